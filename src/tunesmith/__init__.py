@@ -1,0 +1,52 @@
+"""Hyperparameters, schedules, architectures and optimizers of deep-learning models, in one study with one log."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tunesmith import samplers, schedulers
+from tunesmith.errors import TunesmithError
+from tunesmith.records import Constraint, Goal
+from tunesmith.replay import replay
+from tunesmith.space import Categorical, Constant, Float, Integer, Ordinal, Prior, Space, forbid, less_than
+from tunesmith.study import Job, Study
+from tunesmith.trials import Checkpoint, Trial
+
+if TYPE_CHECKING:
+    from tunesmith.execution import Command as Command
+    from tunesmith.execution import tune as tune
+
+__version__ = "0.1.0"
+
+_LATER = {"tune": "tunesmith.execution", "Command": "tunesmith.execution"}  #: loaded at their first use
+
+__all__ = [
+    "Categorical",
+    "Checkpoint",
+    "Command",
+    "Constant",
+    "Constraint",
+    "Float",
+    "Goal",
+    "Integer",
+    "Job",
+    "Ordinal",
+    "Prior",
+    "Space",
+    "Study",
+    "Trial",
+    "TunesmithError",
+    "forbid",
+    "less_than",
+    "replay",
+    "samplers",
+    "schedulers",
+    "tune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"tunesmith has no {name!r}")
+    return getattr(import_module(_LATER[name]), name)

@@ -1,0 +1,176 @@
+"""Trials as rows, populations as summaries, and the difference between two of them with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tunesmith.records import Goal
+from tunesmith.rng import stream
+from tunesmith.study import Study
+from tunesmith.trials import Trial
+
+Row = dict[str, Any]
+
+
+def population(study: Study) -> list[Trial]:
+    """The trials that nobody replaced: the members of a population, all trials of an ordinary search."""
+    replaced = {trial.replaces for trial in study.trials}
+    return [trial for trial in study.trials if trial.id not in replaced]
+
+
+def trials_table(study: Study) -> list[Row]:
+    """One flat row a trial, in order of their numbers; every row has the same columns.
+
+    Columns: trial, status, parent, replaces, start, step, seconds, error, then ``params.<name>`` and
+    ``metrics.<name>`` (the last value) for every name that occurs in the study; None where a trial has none.
+    """
+    return _rows(study.trials, study.trials)
+
+
+def population_table(study: Study) -> list[Row]:
+    """The rows of `trials_table` for the members of the population, the best one first, those without a value last."""
+    goal = _goal(study)
+
+    def rank(trial: Trial) -> tuple[bool, float, int]:
+        value = _value(trial, goal)
+        return value is None, 0.0 if value is None else goal.loss(value), trial.id
+
+    return _rows(sorted(population(study), key=rank), study.trials)
+
+
+def _rows(trials: Sequence[Trial], every: Sequence[Trial]) -> list[Row]:
+    parameters = dict.fromkeys(name for trial in every for name in trial.config)
+    metrics = dict.fromkeys(name for trial in every for name in trial.metrics)
+    return [
+        {
+            "trial": trial.id,
+            "status": trial.status,
+            "parent": trial.parent,
+            "replaces": trial.replaces,
+            "start": trial.start,
+            "step": trial.step,
+            "seconds": trial.seconds,
+            "error": trial.error,
+            **{f"params.{name}": trial.config.get(name) for name in parameters},
+            **{f"metrics.{name}": trial.last(name) for name in metrics},
+        }
+        for trial in trials
+    ]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A population in a few numbers; ``None`` where no member has a value.
+
+    Attributes:
+        name: of the method.
+        members: size of the population, failed members included.
+        failed: members that failed.
+        steps: steps of training that the study did in all.
+        trial: the winner, chosen by the goal's last value.
+        best, median, low, high: the goal's last values: the winner's, the median, the first and the third quartile.
+        report, report_median, report_low, report_high: the same of the metric that decided nothing; ``report`` is the
+            winner's value, not the best one.
+    """
+
+    name: str
+    members: int
+    failed: int
+    steps: int
+    trial: int | None
+    best: float | None
+    median: float | None
+    low: float | None
+    high: float | None
+    report: float | None
+    report_median: float | None
+    report_low: float | None
+    report_high: float | None
+
+
+def compare(studies: Mapping[str, Study], report: str) -> list[Row]:
+    """One `Summary` a study as a row: the goal selects, the metric ``report`` (of a test set) is only looked at."""
+    return [asdict(summary(name, study, report)) for name, study in studies.items()]
+
+
+def summary(name: str, study: Study, report: str) -> Summary:
+    """A study's final population in a few numbers; see `Summary`."""
+    members = population(study)
+    goal = _goal(study)
+    scored = [(value, trial) for trial in members if (value := _value(trial, goal)) is not None]
+    winner = min(scored, key=lambda pair: (goal.loss(pair[0]), pair[1].id), default=(None, None))
+    reports = [value for _, trial in scored if (value := trial.last(report)) is not None]
+    return Summary(
+        name,
+        len(members),
+        sum(trial.status == "failed" for trial in members),
+        sum(trial.step - trial.start for trial in study.trials),
+        None if winner[1] is None else winner[1].id,
+        winner[0],
+        *_quartiles([value for value, _ in scored]),
+        None if winner[1] is None else winner[1].last(report),
+        *_quartiles(reports),
+    )
+
+
+def _quartiles(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
+    """Median, first and third quartile."""
+    if not values:
+        return None, None, None
+    median, low, high = np.quantile(values, [0.5, 0.25, 0.75]).tolist()
+    return median, low, high
+
+
+def _goal(study: Study) -> Goal:
+    return study.goals[0]
+
+
+def _value(trial: Trial, goal: Goal) -> float | None:
+    """What a trial is ranked by: nothing where it failed."""
+    return None if trial.status == "failed" else trial.last(goal.metric)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean of ``a - b`` over pairs, with the interval of Student's t and that of the bootstrap (BCa)."""
+
+    mean: float
+    low: float
+    high: float
+    bootstrap_low: float
+    bootstrap_high: float
+    pairs: int
+    level: float
+
+
+def difference(a: Sequence[float], b: Sequence[float], level: float = 0.95, seed: int = 0) -> Difference:
+    """The mean difference of paired values, such as two methods under the same seeds, with its intervals.
+
+    Args:
+        a: one value a pair.
+        b: one value a pair, in the same order.
+        level: probability that the interval covers the true mean.
+        seed: of the bootstrap's 10,000 resamples.
+
+    Raises:
+        ValueError: not the same number of values, or fewer than two.
+    """
+    from scipy import stats
+
+    if len(a) != len(b) or len(a) < 2:
+        raise ValueError(f"an interval needs two or more pairs, there are {len(a)} and {len(b)} values")
+    gaps = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+    mean = float(gaps.mean())
+    if np.ptp(gaps) == 0:
+        return Difference(mean, mean, mean, mean, mean, len(gaps), level)
+    reach = float(stats.t.ppf((1 + level) / 2, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps)))
+    resampled = stats.bootstrap(
+        (gaps,), np.mean, confidence_level=level, n_resamples=9999, method="BCa", rng=stream(seed, "bootstrap")
+    ).confidence_interval
+    return Difference(
+        mean, mean - reach, mean + reach, float(resampled.low), float(resampled.high), len(gaps), level
+    )

@@ -1,0 +1,17 @@
+"""The command line. ``typer`` and ``rich`` are extras; without them one line says how to get them."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command that stands in ``sys.argv`` and exit with its code."""
+    try:
+        import rich
+        import typer  # noqa: F401  both are needed behind this door
+    except ModuleNotFoundError as error:
+        sys.exit(f"tunesmith: the command line needs {error.name}: pip install 'tunesmith[cli]'")
+    from tunesmith.cli.app import execute
+
+    sys.exit(execute(sys.argv[1:]))

@@ -1,0 +1,245 @@
+"""The commands that look at a study. None of them writes to it, or makes a file that was not asked for."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from tunesmith.replay import replay as decide_again
+from tunesmith.analysis import figures, tables
+from tunesmith.analysis import schedule as schedules
+from tunesmith.cli import output
+from tunesmith.cli.errors import Misuse
+from tunesmith.errors import TunesmithError
+from tunesmith.records import Asked, Spec
+from tunesmith.storage import SQLiteStore
+from tunesmith.study import Study
+from tunesmith.trials import Trial
+
+Address = Annotated[str, typer.Argument(metavar="STORE", help="The file of the study.", show_default=False)]
+Name = Annotated[str | None, typer.Option("--name", help="Which study, if the store holds several.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")]
+
+
+def find(store: str, name: str | None) -> Study:
+    """The study in a store, opened for reading; its name may be left out where there is only one."""
+    return Study.open(store, name or only_name(store))
+
+
+def only_name(store: str) -> str:
+    """The name of the only study in a store."""
+    file = SQLiteStore(Path(store), create=False)
+    names = file.names()
+    file.close()
+    if not names:
+        raise TunesmithError(f"{store} holds no study")
+    if len(names) > 1:
+        raise Misuse(f"{store} holds several studies, choose one with --name: {', '.join(names)}")
+    return names[0]
+
+
+def status(store: Address, name: Name = None, json: Json = False) -> None:
+    """How a study stands: its definition, its trials, its best."""
+    study = find(store, name)
+    counts = Counter(trial.status for trial in study.trials)
+    best = study.best
+    found: dict[str, Any] = {
+        "name": study.name,
+        "goals": [f"{'maximise' if goal.maximise else 'minimise'} {goal.metric}" for goal in study.goals],
+        "sampler": constructor(study.definition.sampler),
+        "scheduler": constructor(study.definition.scheduler),
+        "seed": study.definition.seed,
+        "trials": len(study.trials),
+        **{kind: counts[kind] for kind in ("running", "waiting", "complete", "failed")},
+        "steps": sum(trial.step - trial.start for trial in study.trials),
+        "seconds": round(sum(trial.seconds for trial in study.trials), 3),
+        "best": None if best is None else _trial(best),
+    }
+    if json:
+        output.as_json(found)
+        return
+    found["best"] = None if best is None else f"trial {best.id}: {output.text(best.metrics)}"
+    output.pairs({key: value for key, value in found.items() if value not in (None, "")})
+
+
+def constructor(spec: Spec) -> str:
+    """A stored sampler or scheduler as one would write it."""
+    return f"{spec.name}({', '.join(f'{key}={value!r}' for key, value in spec.options.items())})"
+
+
+def best(store: Address, name: Name = None, json: Json = False) -> None:
+    """The best trial; of several goals the trials that no other one beats in all of them."""
+    study = find(store, name)
+    several = len(study.goals) > 1
+    found = list(study.front) if several else [study.best] if study.best else []
+    if not found:
+        raise TunesmithError(f"no trial of {study.name!r} has a result yet")
+    if json:
+        output.as_json([_trial(trial) for trial in found] if several else _trial(found[0]))
+        return
+    for trial in found:
+        output.pairs({"trial": trial.id, "step": trial.step, **trial.metrics})
+        output.line()
+        output.pairs(trial.config)
+        if trial is not found[-1]:
+            output.line()
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    return {
+        "trial": trial.id,
+        "status": trial.status,
+        "parent": trial.parent,
+        "step": trial.step,
+        "metrics": trial.metrics,
+        "config": dict(trial.config),
+        "seconds": trial.seconds,
+        "error": trial.error or None,
+    }
+
+
+def trials(
+    store: Address,
+    name: Name = None,
+    population: Annotated[bool, typer.Option("--population", help="Only members that nobody replaced, best first.")] = False,
+    json: Json = False,
+) -> None:
+    """A table with a row for every trial."""
+    study = find(store, name)
+    rows = tables.population_table(study) if population else tables.trials_table(study)
+    if json:
+        output.as_json(rows)
+    else:
+        output.table(_used(rows))
+
+
+def _used(rows: list[tables.Row]) -> list[tables.Row]:
+    """Without the columns in which nothing stands."""
+    empty = {key for key in (rows[0] if rows else ()) if all(row[key] in (None, "") for row in rows)}
+    return [{key: value for key, value in row.items() if key not in empty} for row in rows]
+
+
+def schedule(
+    store: Address,
+    name: Name = None,
+    trial: Annotated[int | None, typer.Option("--trial", help="Of this trial instead of the best one.")] = None,
+    out: Output = None,
+    retrain: Annotated[
+        str | None, typer.Option("--retrain", metavar="TARGET", help="Train this code again, with the schedule and without.")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How often to train again.")] = 3,
+    json: Json = False,
+) -> None:
+    """The hyperparameters of a trial over its steps, along its line of ancestors."""
+    study = find(store, name)
+    found = schedules.schedule(study, trial)
+    if out is not None:
+        out.write_text(found.to_json() + "\n", encoding="utf-8")
+    if json and retrain is None:
+        output.line(found.to_json())
+    elif not json:
+        output.table([{"from": s.start, "to": s.until, "trial": s.trial, **s.config} for s in found.segments])
+
+
+def plot(
+    store: Address,
+    kind: Annotated[Literal["schedule", "lineage", "curves"], typer.Argument(help="What to draw.", show_default=False)],
+    name: Name = None,
+    out: Output = None,
+    json: Json = False,
+) -> None:
+    """Draw the best schedule, the family tree, or all learning curves (PNG, SVG or PDF, by the file's ending)."""
+    study = find(store, name)
+    try:
+        import matplotlib  # noqa: F401  figures need it
+    except ModuleNotFoundError:
+        raise Misuse("pictures need matplotlib: pip install 'tunesmith[figures]'") from None
+    file = out or Path(f"{kind}.png")
+    if file.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise Misuse(f"{file}: the ending must be .png, .svg or .pdf")
+    figure = getattr(figures, kind)(study)
+    figure.savefig(file)
+    _written(file, json)
+
+
+def replay(store: Address, name: Name = None, json: Json = False) -> None:
+    """Decide every job again from the log and list the differences; exit code 1 if there are any."""
+    study = find(store, name)
+    differences = decide_again(study)
+    decisions = sum(isinstance(event, Asked) for event in study.events())
+    if json:
+        output.as_json({"decisions": decisions, "differences": [d._asdict() for d in differences]})
+    else:
+        output.table([d._asdict() for d in differences])
+        output.line(f"{decisions} decisions, {len(differences)} differences")
+    if differences:
+        raise typer.Exit(1)
+
+
+def export(
+    store: Address,
+    out: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A .csv, .json or .parquet file; without it CSV on the screen.")] = None,
+    name: Name = None,
+    every_step: Annotated[bool, typer.Option("--every-step", help="A row for every step instead of every trial.")] = False,
+    json: Json = False,
+) -> None:
+    """All trials, or all steps of all trials, as a table for other programs."""
+    study = find(store, name)
+    rows = steps(study) if every_step else tables.trials_table(study)
+    if out is None:
+        if json:
+            output.as_json(rows)
+        else:
+            sys.stdout.write(_csv(rows))
+        return
+    if out.suffix == ".csv":
+        out.write_text(_csv(rows), encoding="utf-8")
+    elif out.suffix == ".json":
+        out.write_text(output.encode(rows), encoding="utf-8")
+    elif out.suffix == ".parquet":
+        _parquet(rows, out)
+    else:
+        raise Misuse(f"{out}: the ending must be .csv, .json or .parquet")
+    _written(out, json)
+
+
+def steps(study: Study) -> list[tables.Row]:
+    """One row for every step of every trial: trial, step and the metrics."""
+    names = list(dict.fromkeys(name for trial in study.trials for name in trial.metrics))
+    rows = []
+    for trial in study.trials:
+        curves = {name: dict(zip(*trial.values(name), strict=True)) for name in names}
+        told = sorted(set().union(*curves.values()))
+        rows += [{"trial": trial.id, "step": step, **{n: curves[n].get(step) for n in names}} for step in told]
+    return rows
+
+
+def _csv(rows: list[tables.Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _parquet(rows: list[tables.Row], file: Path) -> None:
+    try:
+        import pyarrow as arrow
+        from pyarrow import parquet
+    except ModuleNotFoundError:
+        raise Misuse("Parquet needs pyarrow: pip install 'tunesmith[parquet]'; or export .csv or .json") from None
+    parquet.write_table(arrow.Table.from_pylist(rows), file)
+
+
+def _written(file: Path, json: bool) -> None:
+    if json:
+        output.as_json({"file": str(file)})
+    else:
+        output.line(str(file))

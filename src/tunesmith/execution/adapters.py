@@ -1,0 +1,324 @@
+"""From what users write to the one protocol ``Task``.
+
+:func:`as_task` decides by the shape of the code, in this order:
+
+1. an object with ``init``, ``step``, ``save`` and ``load`` (``Command`` is one): taken as it is;
+2. a class with ``setup(config)`` and ``step()``: one instance a trial;
+3. a generator function: one ``yield`` a step;
+4. a function whose first parameter is called ``trial`` (or annotated ``Trial``): one ``trial.report(...)`` a step;
+5. any other function of the configuration: trains in one step and returns the metrics.
+
+``setup``, generators and functions get the trial's random numbers if they have a parameter ``seed`` (an int) or ``rng`` (a numpy
+generator).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+from tunesmith.execution.base import CannotContinue, Ended, Task, current_job
+from tunesmith.execution.checkpoints import Files
+from tunesmith.rng import stream
+
+_METHODS = ("init", "step", "save", "load")
+
+
+def as_task(train: Any) -> Task[Any]:
+    """Adapt training code; the rule stands at the head of this module.
+
+    Raises:
+        TypeError: it is nothing of the above.
+    """
+    if isinstance(train, type):
+        return ClassTask(train)
+    if all(callable(getattr(train, name, None)) for name in _METHODS):
+        return train  # type: ignore[no-any-return]
+    if not callable(train):
+        missing = [name for name in _METHODS if not callable(getattr(train, name, None))]
+        raise TypeError(
+            f"{train!r} is no training code: give a generator, a function, a class with setup and step, a Command, or an "
+            f"object with init, step, save and load (this one lacks {', '.join(missing)})"
+        )
+    function = _function(train)
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{_name(train)} is asynchronous: give an ordinary function or generator")
+    if inspect.isgeneratorfunction(function):
+        return GeneratorTask(train)
+    parameters = list(inspect.signature(train).parameters.values())
+    if not parameters:
+        raise TypeError(f"{_name(train)} takes no argument: its first one must be the configuration, or `trial`")
+    first = parameters[0]
+    if first.name == "trial" or str(getattr(first.annotation, "__name__", first.annotation)).endswith("Trial"):
+        return FunctionTask(train)
+    return ValueTask(train)
+
+
+# -- a class ------------------------------------------------------------------------------------------------------
+
+
+class ClassTask:
+    """A class with ``setup(config)``, ``step() -> metrics``, ``save() -> tree`` and ``load(tree)``.
+
+    ``save(path)`` and ``load(path)`` write files instead, into a directory of their own. After a fork a new instance gets
+    ``setup(new config)``, ``load(tree of the source)`` and, where it has one, ``reconfigure(new config)``: there it makes the new
+    hyperparameters hold over what the checkpoint brought along. ``close()`` is called when the instance is given up.
+    """
+
+    def __init__(self, kind: type) -> None:
+        missing = [name for name in ("setup", "step") if not callable(getattr(kind, name, None))]
+        if missing:
+            raise TypeError(f"the class {kind.__qualname__} lacks {' and '.join(missing)}: it needs setup(config) and step()")
+        self.kind = kind
+        has = [callable(getattr(kind, name, None)) for name in ("save", "load")]
+        if any(has) and not all(has):
+            raise TypeError(f"the class {kind.__qualname__} has only one of save and load: it needs both, or none")
+        self.saves = all(has)
+        self.writes_files = self.saves and len(inspect.signature(kind.save).parameters) > 1  # type: ignore[attr-defined]
+
+    def init(self, config: Any, rng: Any) -> Any:
+        """A new instance, set up."""
+        instance = self.kind()
+        instance.setup(config, **_random(self.kind.setup))  # type: ignore[attr-defined]
+        return instance
+
+    def step(self, state: Any, config: Any) -> tuple[Any, Any]:
+        """One call of ``step``."""
+        return state, state.step()
+
+    def save(self, state: Any) -> Any:
+        """What ``save`` returns or writes."""
+        if not self.saves:
+            return None
+        return Files(state.save) if self.writes_files else state.save()
+
+    def load(self, tree: Any, config: Any) -> Any:
+        """A new instance with the saved state and the hyperparameters of ``config``."""
+        if not self.saves:
+            raise CannotContinue(f"the class {self.kind.__qualname__} can't be continued: give it save and load")
+        instance = self.init(config, None)
+        instance.load(tree)
+        if hasattr(instance, "reconfigure"):
+            instance.reconfigure(config)
+        return instance
+
+    def close(self, state: Any) -> None:
+        """Call ``close``, where there is one."""
+        if callable(getattr(state, "close", None)):
+            state.close()
+
+
+# -- a generator --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Generation:
+    """A generator in its course, and the state it yielded last."""
+
+    steps: Generator[Any, None, Any]
+    state: Any = None
+
+
+class GeneratorTask:
+    """A generator function ``train(config, state=None)`` that yields ``metrics`` or ``(metrics, state)`` once a step.
+
+    The state is a tree, or a function without arguments that makes one (called only when a checkpoint is due). To continue or
+    fork a trial the function is called anew with ``state=`` that tree.
+    """
+
+    def __init__(self, train: Callable[..., Generator[Any, None, Any]]) -> None:
+        self.train = train
+
+    def init(self, config: Any, rng: Any) -> _Generation:
+        """A new generator, not yet begun."""
+        return _Generation(self.train(config, **_random(self.train)))
+
+    def step(self, state: _Generation, config: Any) -> tuple[_Generation, Any]:
+        """Go on to the next ``yield``."""
+        try:
+            value = next(state.steps)
+        except StopIteration:
+            raise Ended("a generator must yield once a step") from None
+        if isinstance(value, tuple) and len(value) == 2:
+            value, state.state = value
+        else:
+            state.state = None
+        return state, value
+
+    def save(self, state: _Generation) -> Any:
+        """The state it yielded last, if any."""
+        return _evaluate(state.state)
+
+    def load(self, tree: Any, config: Any) -> _Generation:
+        """A new generator that is given the state."""
+        if "state" not in inspect.signature(self.train).parameters:
+            raise CannotContinue(f"{_name(self.train)} can't be continued: give it a parameter `state=None`")
+        return _Generation(self.train(config, state=tree, **_random(self.train)), tree)
+
+    def close(self, state: _Generation) -> None:
+        """End the generator (``finally`` blocks run)."""
+        state.steps.close()
+
+
+# -- a function that reports ----------------------------------------------------------------------------------------
+
+
+class Stopped(BaseException):
+    """Raised by ``trial.report`` when the trial is given up. Let it pass; ``finally`` blocks run."""
+
+
+class Trial:
+    """What a function ``train(trial)`` gets.
+
+    Attributes:
+        config: the configuration, a dict.
+        state: the tree to go on from, or None at the beginning.
+        step: how many steps have been trained.
+        number: the number of the trial in its study.
+        seed: seed of the trial, the same whenever it is started.
+    """
+
+    def __init__(self, config: dict[str, Any], state: Any, step: int, number: int, seed: int) -> None:
+        self.config, self.state, self.step, self.number, self.seed = config, state, step, number, seed
+        self._news: SimpleQueue[tuple[str, Any]] = SimpleQueue()
+        self._orders: SimpleQueue[bool] = SimpleQueue()
+        self._thread: Thread | None = None
+
+    def report(self, metrics: Any = None, *, state: Any = None, **named: Any) -> None:
+        """Say that one more step is done. Returns when the training is to go on.
+
+        Args:
+            metrics: a dict name -> number, or a number where the study has one goal.
+            state: the tree to continue from, or a function that makes it (called only when a checkpoint is due).
+            named: metrics by name: ``trial.report(accuracy=0.9)``.
+
+        Raises:
+            Stopped: the trial is given up.
+        """
+        if named:
+            metrics = {**metrics, **named} if isinstance(metrics, Mapping) else named
+        self.step += 1
+        self.state = state
+        self._news.put(("step", metrics))
+        if not self._orders.get():
+            raise Stopped
+
+    def _advance(self, train: Callable[[Trial], Any]) -> Any:
+        """Let the function run to its next report, and return the metrics."""
+        if self._thread is None:
+            self._thread = Thread(target=self._run, args=(train,), name=f"trial-{self.number}", daemon=True)
+            self._thread.start()
+        else:
+            self._orders.put(True)
+        news, value = self._news.get()
+        if news == "error":
+            raise value
+        if news == "end":
+            raise Ended("call trial.report once a step")
+        return value
+
+    def _run(self, train: Callable[[Trial], Any]) -> None:
+        try:
+            train(self)
+        except Stopped:
+            return
+        except BaseException as error:
+            self._news.put(("error", error))
+        else:
+            self._news.put(("end", None))
+
+    def _give_up(self) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            self._orders.put(False)
+            self._thread.join(timeout=10.0)
+
+
+class FunctionTask:
+    """A function ``train(trial)`` that calls ``trial.report(...)`` once a step. It runs in a thread of its own."""
+
+    def __init__(self, train: Callable[[Trial], Any]) -> None:
+        self.train = train
+
+    def init(self, config: Any, rng: Any, state: Any = None, step: int = 0) -> Trial:
+        """A trial whose function has not been called yet."""
+        job = current_job()
+        return Trial(config, state, step, job.trial, job.seed)
+
+    def step(self, state: Trial, config: Any) -> tuple[Trial, Any]:
+        """Run to the next report."""
+        return state, state._advance(self.train)
+
+    def save(self, state: Trial) -> Any:
+        """The state that was reported last, and its step."""
+        tree = _evaluate(state.state)
+        return None if tree is None else {"step": state.step, "state": tree}
+
+    def load(self, tree: Any, config: Any) -> Trial:
+        """A trial that begins with the state."""
+        return self.init(config, None, tree["state"], tree["step"])
+
+    def close(self, state: Trial) -> None:
+        """Make its ``report`` raise ``Stopped``, and wait for the function to end."""
+        state._give_up()
+
+
+# -- a function of the configuration ----------------------------------------------------------------------------------
+
+
+class ValueTask:
+    """A function ``train(config)`` that trains in one step and returns a number or a dict of metrics."""
+
+    def __init__(self, train: Callable[..., Any]) -> None:
+        self.train = train
+
+    def init(self, config: Any, rng: Any) -> bool:
+        """Nothing is done yet."""
+        return False
+
+    def step(self, state: bool, config: Any) -> tuple[bool, Any]:
+        """The one step."""
+        if state:
+            raise Ended(
+                f"{_name(self.train)}(config) returns one value, so it has one step; for more let it yield metrics, or take "
+                "`trial` and call trial.report(...)"
+            )
+        return True, self.train(config, **_random(self.train))
+
+    def save(self, state: bool) -> None:
+        """There is nothing to continue."""
+
+    def load(self, tree: Any, config: Any) -> bool:
+        """There is nothing to continue."""
+        raise CannotContinue(f"{_name(self.train)}(config) can't be continued: let it yield (metrics, state)")
+
+
+# -- helpers ------------------------------------------------------------------------------------------------------------
+
+
+def _evaluate(state: Any) -> Any:
+    return state() if callable(state) else state
+
+
+def _random(function: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments ``seed`` and ``rng``, if the function takes them."""
+    names = {"seed", "rng"} & inspect.signature(function).parameters.keys()
+    if not names:
+        return {}
+    seed = current_job().seed
+    return {name: seed if name == "seed" else stream(seed, "train") for name in names}
+
+
+def _function(train: Any) -> Any:
+    """The function below partials and callable objects."""
+    while isinstance(train, partial):
+        train = train.func
+    return train if inspect.isroutine(train) else type(train).__call__
+
+
+def _name(train: Any) -> str:
+    return str(getattr(train, "__qualname__", None) or type(train).__qualname__)

@@ -1,0 +1,155 @@
+"""What execution is made of: a task trains, an executor runs jobs of it, reports come back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from tunesmith.errors import TunesmithError
+from tunesmith.execution.checkpoints import Saved
+from tunesmith.records import FailureKind
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tunesmith.study import Job
+
+State = TypeVar("State")
+
+CURRENT: ContextVar[Job] = ContextVar("job")
+
+
+class Task(Protocol[State]):
+    """Training code as the library sees it. Everything else that users write is adapted to this.
+
+    A task may also have ``close(state)``: the state is not needed any more.
+    """
+
+    def init(self, config: Any, rng: np.random.Generator) -> State:
+        """The state at step 0. ``rng`` is the trial's own, the same whenever the trial is started."""
+        ...
+
+    def step(self, state: State, config: Any) -> tuple[State, Any]:
+        """One step of training: the new state and its metrics (name -> number, or a number where there is one goal)."""
+        ...
+
+    def save(self, state: State) -> Any:
+        """The state as a tree (:mod:`tunesmith.execution.trees`) or as ``Files``; None where it can't be saved now."""
+        ...
+
+    def load(self, tree: Any, config: Any) -> State:
+        """The state again, of a tree or of the directory that ``Files`` wrote; hyperparameters are those of ``config``."""
+        ...
+
+
+class ExecutionError(TunesmithError):
+    """The run can't go on; the message says why and what to do."""
+
+
+class Ended(Exception):  # noqa: N818 - it is not always an error
+    """Training code has come to its end by itself."""
+
+
+class CannotContinue(TunesmithError):
+    """A trial is to go on from an earlier state, but its task saved none."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job ended early. ``fatal``: every other job would end in the same way, so the run must stop."""
+
+    error: str
+    kind: FailureKind = "raised"
+    fatal: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """News of the job ``ask``.
+
+    ``metrics`` has one value a step for the steps ``start + 1, start + 2, ...``, which took ``seconds``; ``saved`` is a checkpoint
+    of the last of them. ``done`` is set in the last report of a job, and ``failure`` where it ended early. ``note`` is for people.
+    """
+
+    ask: int
+    start: int
+    metrics: dict[str, list[float | None]] = field(default_factory=dict)
+    seconds: float = 0.0
+    saved: Saved | None = None
+    done: bool = False
+    failure: Failure | None = None
+    note: str = ""
+
+
+class Executor(Protocol):
+    """Runs jobs of one task in some number of slots. Submit no more than there are ``free``."""
+
+    @property
+    def slots(self) -> int:
+        """How many jobs run at once."""
+        ...
+
+    @property
+    def free(self) -> int:
+        """How many more jobs can be submitted now."""
+        ...
+
+    def submit(self, job: Job) -> None:
+        """Start a job. Its reports come out of ``wait``, the last one with ``done``."""
+        ...
+
+    def wait(self, timeout: float) -> list[Report]:
+        """The reports that have come in; waits for the first one at most ``timeout`` seconds."""
+        ...
+
+    def interrupt(self) -> None:
+        """Let running jobs save their state and end after their present step, with a failure of kind ``lost``.
+
+        Safe in a signal handler.
+        """
+        ...
+
+    def close(self) -> None:
+        """End everything at once."""
+        ...
+
+
+def current_job() -> Job:
+    """The job that is running here: for training code that wants to know its trial, seed or last step.
+
+    Raises:
+        LookupError: no job is running.
+    """
+    return CURRENT.get()
+
+
+def as_metrics(value: Any, required: tuple[str, ...]) -> dict[str, float | None]:
+    """Metrics as training code gives them: a mapping, or a number where there is one required metric.
+
+    Raises:
+        TypeError: something is no number.
+        KeyError: a required metric is missing.
+    """
+    if isinstance(value, Mapping):
+        metrics = {str(name): _number(name, number) for name, number in value.items()}
+    elif len(required) == 1:
+        metrics = {required[0]: _number(required[0], value)}
+    else:
+        raise TypeError(f"the metrics {value!r} must be a dict with {', '.join(map(repr, required))}")
+    for name in required:
+        if metrics.get(name) is None:
+            raise KeyError(f"the metric {name!r}, a goal or constraint of the study, is missing; got {sorted(metrics)}")
+    return metrics
+
+
+def _number(name: object, value: Any) -> float | None:
+    if type(value) is float or value is None:
+        return value
+    if not isinstance(value, str | bytes):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    raise TypeError(f"the metric {name!r} is {value!r}, a {type(value).__name__}, but must be a number")

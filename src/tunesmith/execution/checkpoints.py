@@ -1,0 +1,279 @@
+"""Checkpoints on disk: one file each, written atomically, checked by a digest, and loaded without executing anything.
+
+A tree of plain values becomes a JSON file; one with arrays a safetensors file (which other tools can open) whose metadata holds
+the structure. Training code that writes its own files gets a directory. Places are relative to the root, so that a study can be moved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from tunesmith.execution.trees import Bytes, Leaf, Tree, pack, unpack
+
+_PLACE = re.compile(r"\d+/(\d+)\.(json|safetensors|files)")
+_METADATA = "tunesmith"  # key of the structure in the metadata of a safetensors file
+_ABANDONED = 3600.0  # seconds after which an unfinished file of another machine is taken for abandoned
+
+
+class CheckpointError(Exception):
+    """A checkpoint is missing or damaged, or cannot be written."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """A state that training code writes itself: ``write(directory)`` puts any files into an empty directory."""
+
+    write: Callable[[Path], object]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that was written: the step, the place relative to the root, and the digest of its bytes."""
+
+    step: int
+    where: str
+    digest: str
+
+
+class Checkpoints:
+    """The checkpoints of one study below the directory ``root``, which is made when the first one is saved."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+
+    def save(self, trial: int, step: int, tree: Tree | Files) -> Saved:
+        """Write a state. Readers see the old file or the whole new one, never a part.
+
+        Raises:
+            TypeError: the tree holds something that is neither a plain value nor an array; names its place.
+            CheckpointError: the disk is full or not writable.
+        """
+        if isinstance(tree, Files):
+            return self._save_files(trial, step, tree)
+        leaves: dict[str, Leaf] = {}
+        structure = json.dumps(pack(tree, leaves))
+        where = f"{trial}/{step}.{'safetensors' if leaves else 'json'}"
+        digest = _hasher()
+        temporary = self._temporary(trial, step)
+        try:
+            with self._create(temporary) as file:
+                for chunk in _safetensors(structure, leaves) if leaves else [structure.encode()]:
+                    file.write(chunk)
+                    digest.update(chunk)
+            os.replace(temporary, self.root / where)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise self._unwritable(error) from error
+        return Saved(step, where, digest.hexdigest())
+
+    def load(self, where: str, digest: str) -> Tree | Path:
+        """Read a state back; of a ``Files`` the directory, which the caller must not change.
+
+        Raises:
+            CheckpointError: it is missing or damaged, or ``where`` is not a place below the root.
+        """
+        path = self._path(where)
+        try:
+            if path.suffix == ".files":
+                found = _digest_files(path)
+            else:
+                with path.open("rb") as file:
+                    found = hashlib.file_digest(file, _hasher).hexdigest()
+        except FileNotFoundError as error:
+            raise CheckpointError(f"the checkpoint {path} is missing: was the directory moved or cleaned up?") from error
+        if found != digest:
+            raise CheckpointError(f"the checkpoint {path} is damaged or cut short: its digest is not the recorded one")
+        if path.suffix == ".files":
+            return path
+        try:
+            return _read(path)
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+            raise CheckpointError(f"the checkpoint {path} is not in tunesmith's format: {error}") from error
+
+    def files(self) -> list[tuple[int, int]]:
+        """The checkpoints on disk, as (trial, step)."""
+        return [place for place, _ in self._entries() if place]
+
+    def sweep(self, keep: Iterable[tuple[int, int]], among: Iterable[tuple[int, int]] | None = None) -> int:
+        """Remove the checkpoints that are not in ``keep``, and files that a killed process left unfinished.
+
+        Args:
+            keep: (trial, step) of what is still needed.
+            among: remove only these (what ``files()`` gave before ``keep`` was computed, so that a checkpoint saved
+                meanwhile is safe); all by default.
+
+        Returns:
+            How many checkpoints are left.
+        """
+        kept = set(keep)
+        doomed = None if among is None else set(among) - kept
+        left = 0
+        for place, path in list(self._entries()):
+            if place is None:
+                abandoned = _abandoned(path)
+            else:
+                abandoned = place not in kept if doomed is None else place in doomed
+                left += not abandoned
+            if abandoned:
+                _remove(path)
+        return left
+
+    def _entries(self) -> Iterator[tuple[tuple[int, int] | None, Path]]:
+        """Every checkpoint with its (trial, step), and every unfinished file with None."""
+        for folder in _children(self.root):
+            paths = _children(folder) if folder.name.isdecimal() else []
+            for path in paths:
+                match = _PLACE.fullmatch(f"{folder.name}/{path.name}")
+                if match:
+                    yield (int(folder.name), int(match[1])), path
+                elif path.name.count("-") >= 4 and path.name.startswith(".tmp-"):
+                    yield None, path
+            if not paths and folder.name.isdecimal():
+                _remove_folder(folder)
+
+    def _save_files(self, trial: int, step: int, files: Files) -> Saved:
+        temporary = self._temporary(trial, step)
+        where = f"{trial}/{step}.files"
+        path = self.root / where
+        try:
+            temporary.mkdir(parents=True)
+            files.write(temporary)
+            digest = _digest_files(temporary)
+            if path.exists():
+                os.replace(path, old := self._temporary(trial, step))
+                shutil.rmtree(old)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return Saved(step, where, digest)
+
+    def _temporary(self, trial: int, step: int) -> Path:
+        return self.root / str(trial) / f".tmp-{step}-{os.getpid()}-{uuid4().hex[:8]}-{socket.gethostname()}"
+
+    @staticmethod
+    def _create(path: Path) -> Any:
+        for _ in range(3):  # a sweep may remove the empty folder in between
+            try:
+                return path.open("xb")
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("xb")
+
+    def _path(self, where: str) -> Path:
+        if not _PLACE.fullmatch(where):
+            raise CheckpointError(f"{where!r} is not a place of a checkpoint below {self.root}: the study names a foreign file")
+        return self.root / where
+
+    def _unwritable(self, error: OSError) -> CheckpointError:
+        return CheckpointError(f"cannot write checkpoints to {self.root}: {error.strerror or error}; free or change the disk")
+
+
+def _hasher() -> Any:
+    return hashlib.blake2b(digest_size=16)
+
+
+def _safetensors(structure: str, leaves: dict[str, Leaf]) -> Iterator[bytes | memoryview]:
+    """The chunks of a safetensors file: length of the header (8 bytes, little-endian), header, data without gaps."""
+    header: dict[str, Any] = {"__metadata__": {_METADATA: structure}}
+    end = 0
+    for name, leaf in leaves.items():
+        begin, end = end, end + leaf.data.size
+        header[name] = {"dtype": leaf.dtype, "shape": leaf.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for leaf in leaves.values():
+        yield leaf.data.data
+
+
+def _read(path: Path) -> Tree:
+    with path.open("rb") as file:
+        if path.suffix == ".json":
+            return unpack(json.load(file), _no_leaf)
+        size = int.from_bytes(file.read(8), "little")
+        if size > path.stat().st_size:
+            raise ValueError("its header is longer than the file")
+        header = json.loads(file.read(size))
+
+        def leaf(name: str) -> Bytes:
+            begin, end = header[name]["data_offsets"]
+            file.seek(8 + size + begin)
+            data = np.fromfile(file, np.uint8, end - begin)
+            if data.size != end - begin:
+                raise EOFError(f"the data of {name!r} is cut short")
+            return data
+
+        return unpack(json.loads(header["__metadata__"][_METADATA]), leaf)
+
+
+def _no_leaf(name: str) -> Bytes:
+    raise ValueError(f"a JSON checkpoint holds no array {name!r}")
+
+
+def _digest_files(folder: Path) -> str:
+    digest = _hasher()
+    if not folder.is_dir():
+        raise FileNotFoundError(folder)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix().encode()
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, _hasher).digest()
+        digest.update(len(name).to_bytes(8, "little") + name + content)
+    return str(digest.hexdigest())
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether the process that was writing this temporary file is gone."""
+    _, _, pid, _, host = path.name.split("-", 4)
+    try:
+        if host == socket.gethostname() and not _alive(int(pid)):
+            return True
+        return time.time() - path.stat().st_mtime > _ABANDONED
+    except (OSError, ValueError):
+        return False
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []  # removed meanwhile by another driver
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remove_folder(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        return  # someone has just saved into it

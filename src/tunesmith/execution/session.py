@@ -1,0 +1,189 @@
+"""Where training happens: one session a worker, which keeps the states of its last trials warm."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.errors import TunesmithError
+from tunesmith.execution.base import CURRENT, CannotContinue, Ended, Failure, Report, Task, as_metrics
+from tunesmith.execution.checkpoints import CheckpointError, Checkpoints, Saved
+from tunesmith.rng import stream
+
+if TYPE_CHECKING:
+    from tunesmith.study import Job
+
+INTERRUPTED = Failure("interrupted", "lost")
+_HERE = str(Path(__file__).parent)
+_FRAMES = 20  # that many of the user's frames, the innermost, are in a report
+
+
+@dataclass(frozen=True)
+class Options:
+    """How sessions work.
+
+    Attributes:
+        required: metrics that every step must have: those of the goals and constraints.
+        root: directory of the checkpoints; None writes none.
+        warm: states of that many trials are kept in memory between jobs.
+        checkpoint_seconds: in a long job a checkpoint is written that often; at a job's end always.
+        report_seconds: in a long job progress is reported that often.
+    """
+
+    required: tuple[str, ...]
+    root: str | None = None
+    warm: int = 2
+    checkpoint_seconds: float = 60.0
+    report_seconds: float = 0.25
+
+
+@dataclass
+class _Pending:
+    """Steps that were trained and not yet reported."""
+
+    ask: int
+    start: int
+    since: float
+    rows: list[dict[str, float | None]] = field(default_factory=list)
+    note: str = ""
+
+    @property
+    def step(self) -> int:
+        return self.start + len(self.rows)
+
+    def report(self, saved: Saved | None = None, done: bool = False, failure: Failure | None = None) -> Report:
+        """Everything so far; what follows is a new report."""
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        metrics = {name: [row.get(name) for row in self.rows] for name in names}
+        now = perf_counter()
+        report = Report(self.ask, self.start, metrics, now - self.since, saved, done, failure, self.note)
+        self.start, self.rows, self.since, self.note = self.step, [], now, ""
+        return report
+
+
+class Session:
+    """Runs jobs of a task, one at a time."""
+
+    def __init__(self, task: Task[Any], options: Options) -> None:
+        self.task = task
+        self.options = options
+        self.checkpoints = None if options.root is None else Checkpoints(options.root)
+        self.stopping = Event()
+        """Once set, the running job ends after its present step."""
+        self._warm: dict[int, tuple[int, Any]] = {}  # trial -> (step, state), the longest unused first
+
+    def run(self, job: Job) -> Iterator[Report]:
+        """Train, and say how it goes: progress now and then, and a last report that is ``done``."""
+        CURRENT.set(job)
+        pending = _Pending(job.ask, job.start, perf_counter())
+        try:
+            yield from self._train(job, pending)
+        except (Exception, SystemExit) as error:
+            yield pending.report(done=True, failure=explain(error))
+            del error
+            _free_memory()
+
+    def close(self) -> None:
+        """Give up all states."""
+        while self._warm:
+            self._close(self._warm.popitem()[1][1])
+
+    def _train(self, job: Job, pending: _Pending) -> Iterator[Report]:
+        config, options = dict(job.config), self.options
+        state = self._begin(job, config, pending)
+        saved_at, start = pending.since, pending.start
+        try:
+            while pending.step < job.until and not self.stopping.is_set():
+                state, metrics = self.task.step(state, config)
+                pending.rows.append(as_metrics(metrics, options.required))
+                now = perf_counter()
+                if pending.step < job.until and now - pending.since >= options.report_seconds:
+                    saved = None
+                    if now - saved_at >= options.checkpoint_seconds:
+                        saved, saved_at = self._save(job.trial, pending.step, state), now
+                    yield pending.report(saved)
+                    pending.since = perf_counter()
+            saved = self._save(job.trial, pending.step, state) if pending.step > start else None
+        except Ended as end:
+            self._close(state)
+            raise Ended(
+                f"the training ended by itself after step {pending.step}, but step {job.until} was asked for{_detail(end)}"
+            ) from None
+        except BaseException:
+            self._close(state)
+            raise
+        self._keep_warm(job.trial, pending.step, state)
+        yield pending.report(saved, done=True, failure=None if pending.step >= job.until else INTERRUPTED)
+
+    def _begin(self, job: Job, config: dict[str, Any], pending: _Pending) -> Any:
+        """The state to go on from, as near to the start of the job as there is one."""
+        step, state = self._warm.pop(job.trial, (-1, None))
+        if step == job.start:
+            return state
+        if step >= 0:
+            self._close(state)
+        for source in job.sources if self.checkpoints is not None else ():
+            try:
+                tree = self.checkpoints.load(source.where, source.digest)  # type: ignore[union-attr]
+            except CheckpointError as error:
+                pending.note += f"{error}. Going on from an earlier state.\n"
+                continue
+            pending.start = source.step
+            return self.task.load(tree, config)
+        if job.start > 0 and not job.sources:
+            raise CannotContinue(
+                f"trial {job.trial} should go on from step {job.start}, but this training code saves no state: "
+                "let a generator yield (metrics, state), give trial.report(..., state=...), a class save and load, "
+                "or let a command write to $TUNESMITH_SAVE"
+            )
+        pending.start = 0
+        return self.task.init(config, stream(job.seed, "train"))
+
+    def _save(self, trial: int, step: int, state: Any) -> Saved | None:
+        if self.checkpoints is None:
+            return None
+        tree = self.task.save(state)
+        return None if tree is None else self.checkpoints.save(trial, step, tree)
+
+    def _keep_warm(self, trial: int, step: int, state: Any) -> None:
+        self._warm[trial] = (step, state)
+        while len(self._warm) > self.options.warm:
+            self._close(self._warm.pop(next(iter(self._warm)))[1])
+
+    def _close(self, state: Any) -> None:
+        close = getattr(self.task, "close", None)
+        if close is not None:
+            close(state)
+
+
+def explain(error: BaseException) -> Failure:
+    """A failure with a traceback of the user's frames only; a message alone where there are none."""
+    if isinstance(error, CheckpointError):
+        return Failure(str(error), "lost", fatal=True)
+    if isinstance(error, Ended | TunesmithError):
+        return Failure(str(error))
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
+        frames = frames.tb_next
+    if isinstance(error, KeyError) and frames is None:
+        return Failure(str(error.args[0]))
+    text = "".join(traceback.format_exception(type(error), error, frames, limit=-_FRAMES)).rstrip()
+    full = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "RESOURCE_EXHAUSTED" in text
+    return Failure(text, "out-of-memory" if full else "raised")
+
+
+def _detail(end: Ended) -> str:
+    return f": {end}" if str(end) else ""
+
+
+def _free_memory() -> None:
+    """Give the memory of a failed training back to the device."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -1,0 +1,162 @@
+"""Trees of plain values and arrays, taken apart into JSON and bytes and put together again. Executes nothing.
+
+A tree is made of dicts (with any plain keys), lists, tuples, None, bool, int, float, str and bytes, and of numpy arrays and
+scalars, torch tensors and jax arrays (which come back as numpy arrays) as leaves. Tensors come back on the CPU.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tree: TypeAlias = Any
+Bytes: TypeAlias = NDArray[np.uint8]
+
+_PLAIN = (type(None), bool, int, str)
+_TAG = "$"  # a dict with this key is a tagged value; a user's dict with this key is written as a list of pairs
+
+#: names of element types in the safetensors format; others are written as raw bytes
+SAFETENSORS = {
+    "bool": "BOOL",
+    "bool_": "BOOL",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+} | {f"{kind}{bits}": f"{kind[0].upper()}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+SAFETENSORS |= {"float32": "F32", "float64": "F64"}
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """The bytes of one array, with what the safetensors header says about them."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: Bytes
+
+
+def pack(tree: Tree, leaves: dict[str, Leaf], path: tuple[object, ...] = ()) -> Any:
+    """The tree as JSON values; its arrays are put into ``leaves`` under a name made of their path.
+
+    Raises:
+        TypeError: a value is none of the above; the message names its place in the tree.
+    """
+    kind = type(tree)
+    if kind in _PLAIN:
+        return tree
+    if kind is float:
+        return tree if math.isfinite(tree) else {_TAG: "float", "v": repr(tree)}
+    if isinstance(tree, dict):
+        return _pack_dict(tree, leaves, path)
+    if kind is list or kind is tuple:
+        values = [pack(value, leaves, (*path, i)) for i, value in enumerate(tree)]
+        return values if kind is list else {_TAG: "tuple", "v": values}
+    if kind is bytes:
+        return {_TAG: "bytes", "v": base64.b64encode(tree).decode()}
+    return _pack_array(tree, leaves, path)
+
+
+def unpack(value: Any, leaf: Callable[[str], Bytes]) -> Tree:
+    """The tree again; ``leaf(name)`` gives an array's bytes, which the tree then owns."""
+    if isinstance(value, list):
+        return [unpack(item, leaf) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if _TAG not in value:
+        return {key: unpack(item, leaf) for key, item in value.items()}
+    return _UNPACK[value[_TAG]](value, leaf)
+
+
+def _pack_dict(tree: Mapping[Any, Tree], leaves: dict[str, Leaf], path: tuple[object, ...]) -> Any:
+    if _TAG not in tree and all(type(key) is str for key in tree):
+        return {key: pack(value, leaves, (*path, key)) for key, value in tree.items()}
+    pairs = [[pack(key, leaves, (*path, key)), pack(value, leaves, (*path, key))] for key, value in tree.items()]
+    return {_TAG: "dict", "v": pairs}
+
+
+def _pack_array(tree: Any, leaves: dict[str, Leaf], path: tuple[object, ...]) -> Any:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(tree, torch.Tensor) and tree.layout is torch.strided and not tree.is_quantized:
+        flat = tree.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+        dtype = str(tree.dtype).removeprefix("torch.")
+        return _leaf("torch", dtype, dtype, tuple(tree.shape), flat.view(torch.uint8).numpy(), leaves, path)
+    if type(tree).__module__.partition(".")[0] in ("jax", "jaxlib"):
+        tree = np.asarray(tree)
+    if isinstance(tree, np.generic) or type(tree) in (np.ndarray, np.memmap):
+        array = np.asarray(tree)
+        if not array.dtype.hasobject and array.dtype.names is None:
+            array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            code = array.dtype.name if array.dtype.kind == "V" else array.dtype.str  # V: bfloat16 and its like
+            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            if isinstance(tree, np.generic):
+                return {_TAG: "scalar", "dtype": code, "v": data.tobytes().hex()}
+            return _leaf("numpy", code, array.dtype.name, array.shape, data, leaves, path)
+    raise TypeError(
+        f"{_show(path)} is a {type(tree).__module__}.{type(tree).__qualname__}, which a checkpoint cannot hold: use dicts, "
+        "lists, tuples, numbers, strings, numpy arrays and torch tensors, or write files yourself with save(self, path)"
+    )
+
+
+def _leaf(
+    kind: str, code: str, name: str, shape: tuple[int, ...], data: Bytes, leaves: dict[str, Leaf], path: tuple[object, ...]
+) -> Any:
+    label = ".".join(str(key) for key in path) or "state"
+    if label in leaves or label == "__metadata__":
+        label = f"{label}#{len(leaves)}"
+    known = SAFETENSORS.get(name)
+    leaves[label] = Leaf(known, shape, data) if known else Leaf("U8", (data.size,), data)
+    return {_TAG: kind, "v": label, "dtype": code, "shape": list(shape)}
+
+
+def _show(path: tuple[object, ...]) -> str:
+    return "state" + "".join(f"[{key!r}]" for key in path)
+
+
+def _numpy_dtype(code: str) -> np.dtype[Any]:
+    if code.startswith(("bfloat", "float8", "int4", "uint4")):
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, code))
+    dtype = np.dtype(code)
+    if dtype.hasobject:
+        raise ValueError(f"element type {code!r} is not plain data")
+    return dtype
+
+
+def _numpy(value: Any, leaf: Callable[[str], Bytes]) -> Tree:
+    return leaf(value["v"]).view(_numpy_dtype(value["dtype"])).reshape(value["shape"])
+
+
+def _scalar(value: Any, leaf: Callable[[str], Bytes]) -> Tree:
+    return np.frombuffer(bytes.fromhex(value["v"]), _numpy_dtype(value["dtype"]))[0]
+
+
+def _torch(value: Any, leaf: Callable[[str], Bytes]) -> Tree:
+    import torch
+
+    dtype = getattr(torch, value["dtype"])
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"{value['dtype']!r} is no element type of torch")
+    data = leaf(value["v"])
+    if not data.size:
+        return torch.empty(value["shape"], dtype=dtype)
+    return torch.from_numpy(data).view(dtype).reshape(value["shape"])
+
+
+_UNPACK: dict[str, Callable[[Any, Callable[[str], Bytes]], Tree]] = {
+    "float": lambda value, leaf: float(value["v"]),
+    "tuple": lambda value, leaf: tuple(unpack(item, leaf) for item in value["v"]),
+    "dict": lambda value, leaf: {unpack(key, leaf): unpack(item, leaf) for key, item in value["v"]},
+    "bytes": lambda value, leaf: base64.b64decode(value["v"]),
+    "numpy": _numpy,
+    "scalar": _scalar,
+    "torch": _torch,
+}

@@ -1,0 +1,212 @@
+"""Everything that follows from the log of a study: its trials, what is queued, and the next decision.
+
+``decide`` is a pure function of the events folded so far. That is why a study can be resumed by anyone who reads
+its log, and why :func:`tunesmith.replay` can prove it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from typing import Any
+
+import msgspec
+
+from tunesmith.definition import NOTHING, Given, changed, fit
+from tunesmith.records import (
+    AnyEvent,
+    Asked,
+    Changed,
+    Enqueued,
+    Failed,
+    Fork,
+    Opened,
+    Resume,
+    Start,
+    Told,
+)
+from tunesmith.rng import stream
+from tunesmith.space import Config
+from tunesmith.trials import Trial, Trials
+
+TRIES = 100  #: draws that one ask spends on finding a configuration that was not tried
+ENUMERABLE = 100_000  #: a finite space up to this size is searched for what is left when draws find nothing
+
+
+class Fold:
+    """The state of a study after ``number`` events.
+
+    Args:
+        given: objects of the user, for what the log can't make again.
+        deciding: also fold the states of sampler and scheduler; without, ``decide`` can't be called.
+    """
+
+    def __init__(self, given: Given = NOTHING, *, deciding: bool = True) -> None:
+        self.given = given
+        self.deciding = deciding
+        self.number = 0
+        self.definition: Opened
+        self.trials = Trials()
+        self.queue: deque[Config] = deque()
+        self.asks = 0
+        self.started = 0
+        """Trials that were started by asking: neither forks nor results added."""
+        self.message = ""
+        """Why the last decision was None, where there is more to say than "wait"."""
+        self._keys: dict[Hashable, int] = {}
+        self._counted: list[AnyEvent] = []
+        self._added: set[int] = set()
+        self._outside: set[int] = set()
+        self._sampler: Any = None
+        self._scheduler: Any = None
+        self._sampling: Any = None
+        self._scheduling: Any = None
+
+    # -- fold ---------------------------------------------------------------------------------------------------
+
+    def fold(self, event: AnyEvent) -> None:
+        """Take in the next event of the log."""
+        self.number += 1
+        kind = type(event)
+        if kind is Told or kind is Failed:
+            if self.trials.fold(event) and self.deciding:
+                self._count(event)
+        elif kind is Asked:
+            self._asked(event)
+        elif kind is Enqueued:
+            self.queue.append(event.config)
+        elif kind is Opened:
+            self.definition = msgspec.structs.replace(event, space=self.given.space(event.space))
+            self._begin()
+        elif kind is Changed:
+            self._changed(event)
+        else:
+            self.trials.fold(event)
+
+    def _asked(self, event: Asked) -> None:
+        self.asks += 1
+        new = event.trial == len(self.trials)
+        if new:
+            self.started += event.parent is None and "added" not in event.tags
+            if "added" in event.tags:
+                self._added.add(event.trial)
+            if "enqueued" in event.tags:
+                self.queue.popleft()
+        if self.trials.fold(event) and self.deciding:
+            if new:
+                self._keys.setdefault(self.definition.space.key(event.config), event.trial)
+            self._count(event)
+
+    def _count(self, event: AnyEvent) -> None:
+        self._counted.append(event)
+        self._tell(event)
+
+    def _tell(self, event: Any) -> None:
+        if event.trial not in self._outside:
+            self._sampling = self._sampler.tell(self._sampling, event)
+        if event.trial not in self._added:
+            self._scheduling = self._scheduler.tell(self._scheduling, event)
+
+    def _begin(self) -> None:
+        """Sampler and scheduler before the first event."""
+        if not self.deciding:
+            return
+        definition = self.definition
+        self._sampler = self.given.sampler(definition.sampler)
+        self._scheduler = self.given.scheduler(definition.scheduler)
+        rng = stream(definition.seed, "sampler.init")
+        self._sampling = self._sampler.init(definition.space, definition.goals, rng)
+        self._scheduling = self._scheduler.init(definition.space, definition.goals)
+
+    def _changed(self, event: Changed) -> None:
+        """Go on with another definition: fit what was asked so far to it, and fold sampler and scheduler anew."""
+        definition = changed(self.definition, event)
+        space = self.given.space(definition.space)
+        self.definition = msgspec.structs.replace(definition, space=space)
+        for trial in self.trials:
+            trial.config = fit(space, trial.config, event.fill)
+        queue = (fit(space, config, event.fill) for config in self.queue)
+        self.queue = deque(config for config in queue if space.contains(config))
+        self._counted = [
+            msgspec.structs.replace(told, config=fit(space, told.config, event.fill)) if type(told) is Asked else told
+            for told in self._counted
+        ]
+        if self.deciding:
+            self._outside = {trial.id for trial in self.trials if not space.contains(trial.config)}
+            self._restart()
+
+    def _restart(self) -> None:
+        """Fold sampler and scheduler anew from the events that count."""
+        self._begin()
+        self._keys = {}
+        for event in self._counted:
+            if type(event) is Asked and event.trial not in self._outside:
+                self._keys.setdefault(self.definition.space.key(event.config), event.trial)
+            self._tell(event)
+
+    # -- decide -------------------------------------------------------------------------------------------------
+
+    def decide(self, worker: str = "", limit: int | None = None) -> Asked | None:
+        """The next job, decided from the events folded so far; the state stays as it is.
+
+        Args:
+            worker: who will do the job.
+            limit: start no more trials than this.
+        """
+        self.message = ""
+        if self.trials.waiting:
+            return self._again(self.trials.waiting[0], worker)
+        rng = stream(self.definition.seed, "scheduler", self.asks)
+        decision = self._scheduler.ask(self._scheduling, rng)
+        ask, seen, trial = self.asks, self.number, len(self.trials)
+        if isinstance(decision, Resume):
+            resumed = self.trials[decision.trial]
+            return Asked(ask, seen, resumed.id, resumed.config, resumed.step, decision.until, worker=worker)
+        if isinstance(decision, Fork):
+            return Asked(
+                ask, seen, trial, decision.config, decision.start, decision.until,
+                decision.source, decision.replaces, worker=worker,
+            )  # fmt: skip
+        if isinstance(decision, Start):
+            if limit is not None and self.started >= limit:
+                self.message = f"all {limit} trials were started"
+                return None
+            config = self.queue[0] if self.queue else self._propose()
+            tags = ("enqueued",) if self.queue else ()
+            if config is not None:
+                return Asked(ask, seen, trial, config, 0, decision.until, tags=tags, worker=worker)
+        return None
+
+    def _again(self, trial: Trial, worker: str) -> Asked:
+        """The job of a worker that vanished, from the trial's last checkpoint."""
+        own = [checkpoint.step for checkpoint in trial.checkpoints[-1:]]
+        start = own[0] if own else trial.start
+        return Asked(self.asks, self.number, trial.id, trial.config, start, trial.until, tags=("retry",), worker=worker)
+
+    def _propose(self) -> Config | None:
+        """A configuration from the sampler that was not tried yet; None (and a message) where none is left."""
+        space = self.definition.space
+        rng = stream(self.definition.seed, "sampler", self.asks)
+        for _ in range(TRIES):
+            point = self._sampler.ask(self._sampling, rng)
+            if point is None:
+                break
+            config = space.decode(point)
+            if self._scheduler.repeats or space.key(config) not in self._keys:
+                return config
+        if self._scheduler.repeats:
+            return space.sample(rng)
+        if point is not None and space.size <= ENUMERABLE:
+            left = [config for config in space.configs() if space.key(config) not in self._keys]
+            if left:
+                return left[rng.integers(len(left))]
+        self.message = f"nothing is left to try: all {len(self._keys)} configurations were tried"
+        return None
+
+    def known(self, config: Config) -> int | None:
+        """The trial that has this configuration, if there is one."""
+        return self._keys.get(self.definition.space.key(config))
+
+    def keep(self) -> set[tuple[int, int]]:
+        """The checkpoints that the scheduler may still start from."""
+        return set(self._scheduler.keep(self._scheduling))

@@ -1,0 +1,205 @@
+"""The language of the log: frozen records, one JSON encoder and decoder.
+
+A study is an append-only list of these events. Nothing else is stored, and every view of a study (its
+trials, the state of its sampler and its scheduler) is a fold over them.
+
+Steps count from 0: a trial at step 5 has done 5 steps of training. ``Told(start=3, metrics={"loss": [a, b]})``
+says that the loss was ``a`` after step 4 and ``b`` after step 5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from tunesmith.space import Config, Space, decode_hook, encode_hook
+
+FORMAT = 1  #: version of the event language, written into every ``Opened``
+
+FailureKind = Literal["raised", "crashed", "lost", "non-finite", "timeout", "out-of-memory"]
+
+#: Failures of the machine, not of the configuration: the job is asked again from the trial's last checkpoint.
+RETRIED: frozenset[str] = frozenset({"lost", "crashed"})
+
+
+class Goal(msgspec.Struct, frozen=True):
+    """A metric to minimise, or to maximise. The only place that knows about direction."""
+
+    metric: str
+    maximise: bool = False
+
+    def loss(self, value: float) -> float:
+        """The value as something to minimise; its own inverse."""
+        return -value if self.maximise else value
+
+
+class Constraint(msgspec.Struct, frozen=True):
+    """An outcome constraint: ``metric <= at_most``. A trial that breaks it is never the best one."""
+
+    metric: str
+    at_most: float
+
+    def violation(self, value: float) -> float:
+        """How far ``value`` is over the limit; 0 where the constraint holds."""
+        return max(0.0, value - self.at_most)
+
+
+class Spec(msgspec.Struct, frozen=True):
+    """A sampler or a scheduler as data: its class name and its hyperparameters."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+# -- events ---------------------------------------------------------------------------------------------------
+
+
+class Event(msgspec.Struct, frozen=True, tag_field="event"):
+    """Something that happened in a study."""
+
+
+class Opened(Event, frozen=True, tag="opened"):
+    """Event 1: the definition of the study, so that the log explains itself."""
+
+    space: Space
+    goals: tuple[Goal, ...]
+    sampler: Spec
+    scheduler: Spec
+    seed: int
+    constraints: tuple[Constraint, ...] = ()
+    format: int = FORMAT
+
+
+class Changed(Event, frozen=True, tag="changed"):
+    """A migration: from here on the study has this space, sampler or scheduler (None: as before).
+
+    ``fill`` gives the parameters that are new in the space the value that all earlier trials had.
+    """
+
+    space: Space | None = None
+    sampler: Spec | None = None
+    scheduler: Spec | None = None
+    fill: Config = {}
+
+
+class Enqueued(Event, frozen=True, tag="enqueued"):
+    """A configuration that someone wants to be tried next."""
+
+    config: Config
+
+
+class Asked(Event, frozen=True, omit_defaults=True, tag="asked"):
+    """A job was given out: advance ``trial`` from step ``start`` to step ``until``.
+
+    The decision is a pure function of the events up to number ``seen``, the seed of the study and the number
+    ``ask``. A fork trains on from the weights of trial ``parent`` at step ``start`` and takes the place of
+    trial ``replaces``. ``tags`` say what was not the sampler's or scheduler's decision: ``enqueued``,
+    ``added`` (a result that someone already had), ``retry`` (the same job again after its worker vanished).
+    """
+
+    ask: int
+    seen: int
+    trial: int
+    config: Config
+    start: int
+    until: int
+    parent: int | None = None
+    replaces: int | None = None
+    tags: tuple[str, ...] = ()
+    worker: str = ""
+
+
+class Told(Event, frozen=True, omit_defaults=True, tag="told"):
+    """One value a step of every metric, for the steps ``start + 1, start + 2, ...`` of a trial.
+
+    It may stop short of the job's ``until``: then it is progress, and the job goes on.
+    """
+
+    ask: int
+    trial: int
+    start: int
+    metrics: dict[str, list[float | None]]
+    seconds: float = 0.0
+
+    @property
+    def step(self) -> int:
+        """The step of the last value."""
+        return self.start + max((len(values) for values in self.metrics.values()), default=0)
+
+
+class Checkpointed(Event, frozen=True, tag="checkpointed"):
+    """The state of a trial at a step stands at ``where`` and has this digest."""
+
+    ask: int
+    trial: int
+    step: int
+    where: str
+    digest: str
+
+
+class Failed(Event, frozen=True, omit_defaults=True, tag="failed"):
+    """A job ended without reaching its ``until``."""
+
+    ask: int
+    trial: int
+    error: str
+    kind: FailureKind = "raised"
+
+
+AnyEvent = Opened | Changed | Enqueued | Asked | Told | Checkpointed | Failed
+
+# -- what a scheduler answers -----------------------------------------------------------------------------------
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Begin a new trial, with a configuration from the sampler."""
+
+    until: int
+
+
+class Resume(msgspec.Struct, frozen=True):
+    """Advance a trial from its own last checkpoint."""
+
+    trial: int
+    until: int
+
+
+class Fork(msgspec.Struct, frozen=True):
+    """Begin a new trial from the weights of ``source`` at step ``start``, in the place of trial ``replaces``."""
+
+    source: int
+    start: int
+    replaces: int
+    config: Config
+    until: int
+
+
+Decision = Start | Resume | Fork
+
+# -- JSON ---------------------------------------------------------------------------------------------------------
+
+_encoder = msgspec.json.Encoder(enc_hook=encode_hook)
+_decoder = msgspec.json.Decoder(AnyEvent, dec_hook=decode_hook)
+
+
+def encode(event: Event) -> bytes:
+    """An event as one line of JSON."""
+    return _encoder.encode(event)
+
+
+def decode(lines: Iterable[bytes]) -> list[AnyEvent]:
+    """Events from lines of JSON."""
+    return _decoder.decode_lines(b"\n".join(lines))
+
+
+def losses(goals: Sequence[Goal], metrics: Mapping[str, Sequence[float | None]], index: int = -1) -> tuple[float, ...]:
+    """The minimised values of all goals at one position of a ``Told``; NaN where a metric is missing."""
+    values = []
+    for goal in goals:
+        series = metrics.get(goal.metric)
+        value = series[index] if series else None
+        values.append(math.nan if value is None else goal.loss(value))
+    return tuple(values)

@@ -1,0 +1,60 @@
+"""Quasi-random search: low-discrepancy sequences (Bousquet et al. 2017, arXiv:1706.03200)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from tunesmith.records import Event, Goal
+from tunesmith.samplers.base import Point, Walk
+from tunesmith.space import Space
+
+BLOCK = 64  #: points drawn at once: a power of two, as Sobol's balance wants
+PATIENCE = 4096  #: points of the sequence that one ask looks at before it gives in to a duplicate
+
+
+class QMC(msgspec.Struct, frozen=True):
+    """A scrambled Sobol or Halton sequence, covering the space more evenly than random draws do.
+
+    Points that break a constraint or were tried already are passed over.
+
+    Args:
+        sequence: ``"sobol"`` (Owen-scrambled) or ``"halton"`` (randomised by permutations).
+    """
+
+    sequence: Literal["sobol", "halton"] = "sobol"
+
+    def __post_init__(self) -> None:
+        if self.sequence not in ("sobol", "halton"):
+            raise ValueError(f"QMC: sequence={self.sequence!r} must be 'sobol' or 'halton'")
+
+    def init(self, space: Space, goals: Sequence[Goal], rng: np.random.Generator) -> Walk:
+        """A walk along the sequence, scrambled with the study's own randomness."""
+        return Walk(space, _points(space, self.sequence, rng))
+
+    def tell(self, state: Walk, event: Event) -> Walk:
+        """Pass over what was tried."""
+        state.tell(event)
+        return state
+
+    def ask(self, state: Walk, rng: np.random.Generator) -> Point | None:
+        """The first point of the sequence that was not tried."""
+        return state.next(PATIENCE)
+
+
+def _points(space: Space, sequence: str, rng: np.random.Generator) -> Iterator[Point]:
+    """The points of the sequence that the constraints allow, without end."""
+    from scipy.stats import qmc
+
+    seed = int(rng.integers(2**63))
+    engine = (qmc.Sobol if sequence == "sobol" else qmc.Halton)(max(1, len(space.columns)), scramble=True, rng=seed)
+    barren = 0
+    while barren < PATIENCE:
+        block = space.snap(engine.random(BLOCK)[:, : len(space.columns)])
+        allowed = [point for point in block if space.allows(point)]
+        yield from allowed
+        barren = 0 if allowed else barren + BLOCK
+    raise ValueError(f"QMC: the constraints allow none of {PATIENCE} points in a row; loosen them or use Uniform")

@@ -1,0 +1,28 @@
+"""Random search (Bergstra & Bengio 2012)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from tunesmith.records import Event, Goal
+from tunesmith.samplers.base import Point
+from tunesmith.space import Space
+
+
+class Uniform(msgspec.Struct, frozen=True):
+    """Independent draws, uniform in the unit cube: log parameters uniform in their logarithm."""
+
+    def init(self, space: Space, goals: Sequence[Goal], rng: np.random.Generator) -> Space:
+        """The space is all there is to remember."""
+        return space
+
+    def tell(self, state: Space, event: Event) -> Space:
+        """Nothing is learned."""
+        return state
+
+    def ask(self, state: Space, rng: np.random.Generator) -> Point:
+        """A draw that satisfies the constraints."""
+        return state.encode(state.sample(rng))

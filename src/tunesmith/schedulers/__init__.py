@@ -1,0 +1,7 @@
+"""Schedulers: which job is next."""
+
+from tunesmith.schedulers.base import Scheduler
+from tunesmith.schedulers.full import Full
+from tunesmith.schedulers.pbt import PBT, Jitter, Perturb, Tournament, Truncation, TTest
+
+__all__ = ["PBT", "Full", "Jitter", "Perturb", "Scheduler", "TTest", "Tournament", "Truncation"]

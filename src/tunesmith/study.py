@@ -1,0 +1,529 @@
+"""A study: a log, the state folded from it, and the two doors ``ask`` and ``tell``."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import RLock
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+
+from tunesmith import samplers, schedulers
+from tunesmith.definition import (
+    Given,
+    StudyError,
+    changed,
+    check_definition,
+    check_filled,
+    difference,
+    difference_of_spaces,
+    fit,
+    spec,
+)
+from tunesmith.fold import Fold
+from tunesmith.records import (
+    AnyEvent,
+    Asked,
+    Changed,
+    Checkpointed,
+    Constraint,
+    Enqueued,
+    Failed,
+    FailureKind,
+    Goal,
+    Opened,
+    Told,
+)
+from tunesmith.rng import stream
+from tunesmith.space import Config, Space
+from tunesmith.storage.base import Store, StoreError, open_store
+from tunesmith.trials import Checkpoint, Trial, Trials
+
+Values = float | Sequence[float]  #: one value, or one a step
+Metrics = Mapping[str, Values]
+
+
+class Job(NamedTuple):
+    """Advance ``trial`` from step ``start`` to step ``until``.
+
+    ``sources`` are the checkpoints to start from, the best first; empty for a new trial that is no fork. ``seed``
+    seeds the training: it belongs to the trial.
+    """
+
+    ask: int
+    trial: int
+    config: Config
+    start: int
+    until: int
+    parent: int | None
+    worker: str
+    seed: int
+    sources: tuple[Checkpoint, ...] = ()
+
+
+class Study:
+    """A search, as a log of what was asked and what was told.
+
+    With the same arguments, a study that exists in the store is continued. A study is safe for threads, and
+    several processes may work on one store.
+
+    Args:
+        space: what may vary.
+        goals: what to minimise or maximise.
+        sampler: where to look next; uniform draws by default.
+        scheduler: which job is next; by default every trial is one step.
+        store: None for memory, the path of a SQLite file, or a store.
+        name: name of the study in the store.
+        seed: all randomness follows from it.
+        constraints: outcome constraints that the best trial has to satisfy.
+        trials: start no more trials than this. A property of the run: raise it to go on.
+
+    Raises:
+        StudyError: the store has a study of this name that is defined otherwise.
+        StoreError: the store can't be used.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        goals: Sequence[Goal] | Goal,
+        sampler: Any = None,
+        scheduler: Any = None,
+        store: str | os.PathLike[str] | Store | None = None,
+        *,
+        name: str = "study",
+        seed: int = 0,
+        constraints: Sequence[Constraint] = (),
+        trials: int | None = None,
+    ) -> None:
+        sampler = samplers.Uniform() if sampler is None else sampler
+        scheduler = schedulers.Full() if scheduler is None else scheduler
+        goals = (goals,) if isinstance(goals, Goal) else tuple(goals)
+        check_definition(space, goals, sampler, scheduler, seed)
+        opened = Opened(space, goals, spec(sampler), spec(scheduler), seed, tuple(constraints))
+        scheduler.init(space, goals)  # says now what it can't do
+        self._begin(open_store(store, name), name, Given((space,), (sampler,), (scheduler,)), trials)
+        if self._fold.number == 0 and not self._append([opened], after=0):
+            self.sync()
+        other = difference(self.definition, opened)
+        if other:
+            self.close()
+            raise StudyError(f"study {name!r} exists and is defined otherwise: {other}. Use another name or store, "
+                             "or Study.open(...).change(...) to go on with another definition")  # fmt: skip
+
+    def _begin(self, store: Store, name: str, given: Given, limit: int | None) -> None:
+        self.store = store
+        self.name = name
+        self.limit = limit
+        self.given = given
+        self._lock = RLock()
+        self._batch: list[AnyEvent] | None = None
+        self._fold = Fold(given, deciding=False)
+        events = store.read()
+        if not events:
+            self._fold = Fold(given)
+        self._fold_all(events)
+
+    @classmethod
+    def open(
+        cls,
+        store: str | os.PathLike[str] | Store,
+        name: str = "study",
+        *,
+        space: Space | None = None,
+        sampler: Any = None,
+        scheduler: Any = None,
+        trials: int | None = None,
+    ) -> Study:
+        """A study from its log alone. Nothing in the log is executed.
+
+        Args:
+            store: path of a SQLite file, or a store.
+            name: name of the study in the store.
+            space: the space with its Python functions, where the study has constraints that are functions.
+            sampler: the sampler of the study, where it is not built in.
+            scheduler: the scheduler of the study, where it is not built in.
+            trials: start no more trials than this.
+
+        Raises:
+            StudyError: the store has no such study.
+            StoreError: the store can't be used.
+        """
+        study = cls.__new__(cls)
+        study._begin(open_store(store, name, create=False), name, Given().plus(space, sampler, scheduler), trials)
+        if study._fold.number == 0:
+            names = getattr(study.store, "names", list)()
+            study.close()
+            there = f"it has {', '.join(map(repr, names))}" if names else "it is empty"
+            raise StudyError(f"{store}: there is no study {name!r}; {there}")
+        if space is not None and space != study.space:
+            raise StudyError(f"study {name!r} has another space: {difference_of_spaces(study.space, space)}")
+        return study
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self.store.close()
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        best = self.best
+        value = "" if best is None else f", best {self.goals[0].metric}={best.last(self.goals[0].metric):.6g}"
+        return f"Study({self.name!r}, {len(self.trials)} trials{value})"
+
+    # -- the log --------------------------------------------------------------------------------------------------
+
+    def sync(self) -> int:
+        """Fold what others have written. Returns how many events that were."""
+        with self._lock:
+            events = self.store.read(self._fold.number)
+            self._fold_all(events)
+            return len(events)
+
+    def events(self) -> list[AnyEvent]:
+        """The whole log."""
+        return self.store.read()
+
+    def _fold_all(self, events: Sequence[AnyEvent]) -> None:
+        fold = self._fold.fold
+        try:
+            for event in events:
+                fold(event)
+        except (LookupError, ValueError, AttributeError) as error:
+            raise StoreError(f"study {self.name!r}: event {self._fold.number} makes no sense: {error!r}") from error
+
+    def _append(self, events: Sequence[AnyEvent], after: int | None = None) -> bool:
+        """Write events and fold them, in the order of the log. False: others were first, nothing was written."""
+        if self._batch is not None and after is None:
+            self._batch += events
+            return True
+        number = self.store.append(events, after)
+        if number == self._fold.number + len(events):
+            self._fold_all(events)
+        elif number:
+            self.sync()
+        return number > 0
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Everything that is told or failed inside is one transaction, written at the end."""
+        with self._lock:
+            self._batch = []
+            try:
+                yield
+            finally:
+                events, self._batch = self._batch, None
+                if events:
+                    self._append(events)
+
+    def _rebuild(self) -> None:
+        """Fold the whole log anew, with the states of sampler and scheduler."""
+        self._fold = Fold(self.given)
+        self._fold_all(self.store.read())
+
+    # -- ask and tell ---------------------------------------------------------------------------------------------
+
+    @overload
+    def ask(self, n: None = None, *, worker: str = "") -> Job | None: ...
+    @overload
+    def ask(self, n: int, *, worker: str = "") -> list[Job]: ...
+    def ask(self, n: int | None = None, *, worker: str = "") -> Job | list[Job] | None:
+        """The next job, or the next ``n`` as one transaction (fewer where there are fewer).
+
+        None, or an empty list, means "wait" while a job is out (``study.running``), and that the study is done
+        when none is; ``study.message`` may say why.
+        """
+        with self._lock:
+            self.sync()
+            if not self._fold.deciding:
+                self._rebuild()
+            asked = self._ask_one(worker) if n is None or n == 1 else self._ask_many(n, worker)
+            jobs = [self._job(self.trials[event.trial]) for event in asked]
+            return jobs if n is not None else jobs[0] if jobs else None
+
+    def _ask_one(self, worker: str) -> list[Asked]:
+        while True:
+            event = self._fold.decide(worker, self.limit)
+            if event is None:
+                return []
+            if self._append([event]):
+                return [event]
+            self.sync()  # another process has decided this ask
+
+    def _ask_many(self, n: int, worker: str) -> list[Asked]:
+        """Decide each ask on the ones before it, and write them together if nobody else has written meanwhile."""
+        while True:
+            before = self._fold.number
+            asked: list[Asked] = []
+            while len(asked) < n and (event := self._fold.decide(worker, self.limit)) is not None:
+                asked.append(event)
+                self._fold.fold(event)
+            if not asked or self.store.append(asked, after=before):
+                return asked
+            self._rebuild()
+
+    def _job(self, trial: Trial) -> Job:
+        """The job that is out for a trial."""
+        folded = self._fold
+        sources = tuple(folded.trials.sources(trial, trial.step)) if trial.step else ()
+        seed = int(stream(folded.definition.seed, "train", trial.id).integers(2**63))
+        return Job(
+            trial.ask, trial.id, trial.config, trial.step, trial.until, trial.parent, trial.worker, seed, sources
+        )
+
+    @overload
+    def tell(self, job: Job, metrics: Metrics, *, step: int | None = None, seconds: float = 0.0,
+             checkpoint: Checkpoint | None = None) -> None: ...  # fmt: skip
+    @overload
+    def tell(self, job: Sequence[Job], metrics: Sequence[Metrics]) -> None: ...
+    def tell(
+        self,
+        job: Job | Sequence[Job],
+        metrics: Metrics | Sequence[Metrics],
+        *,
+        step: int | None = None,
+        seconds: float = 0.0,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        """Say what a job has reached; a list of jobs and a list of metrics is one transaction.
+
+        A value that is not finite, of a goal or a constraint, fails the trial.
+
+        Args:
+            job: what was asked.
+            metrics: by name: one value, which holds at the job's ``until`` (or at ``step``), or a list with one
+                value a step, from where the trial was last told.
+            step: the step of the (last) value. Short of ``until`` it is progress, and the job goes on.
+            seconds: what the steps have cost.
+            checkpoint: the state at that step, if it was saved.
+
+        Raises:
+            ValueError, TypeError: a goal's metric is missing, lists differ in length, a value is no number.
+        """
+        with self._lock:
+            if not isinstance(job, Job):
+                with self.batch():
+                    for one, its in zip(job, metrics, strict=True):
+                        self.tell(one, its)  # type: ignore[arg-type]
+                return
+            self._append(self._told(job, metrics, step, seconds, checkpoint))  # type: ignore[arg-type]
+
+    def _told(
+        self, job: Job, metrics: Metrics, step: int | None, seconds: float, checkpoint: Checkpoint | None
+    ) -> list[AnyEvent]:
+        """The events of a tell: the values, up to the first that is not finite."""
+        series, single = self._series(metrics)
+        count = max(map(len, series.values()), default=0)
+        if step is None:
+            step = job.until if single else max(job.start, self.trials[job.trial].step) + count
+        start = step - count
+        if start < 0 or step > job.until:
+            raise ValueError(f"trial {job.trial}: told up to step {step}, the job is from {job.start} to {job.until}")
+        watched = {rule.metric for rule in (*self.goals, *self.constraints)}
+        broken = [(i, name) for name in watched for i, v in enumerate(series[name]) if v is None]
+        if not broken:
+            events: list[AnyEvent] = [Told(job.ask, job.trial, start, series, seconds)]
+            if checkpoint is not None:
+                events.insert(0, Checkpointed(job.ask, job.trial, checkpoint.step, checkpoint.where, checkpoint.digest))
+            return events
+        first, name = min(broken)
+        events = []
+        if first:
+            kept = {name: values[:first] for name, values in series.items()}
+            events.append(Told(job.ask, job.trial, start, kept, seconds))
+        error = f"{name} is not finite at step {start + first + 1}"
+        return [*events, Failed(job.ask, job.trial, error, "non-finite")]
+
+    def _series(self, metrics: Metrics) -> tuple[dict[str, list[float | None]], bool]:
+        """Metrics as lists of equal length with None for what is not finite, and whether they were single values."""
+        if not isinstance(metrics, Mapping):
+            raise TypeError(f"metrics must be a dict such as {{'{self.goals[0].metric}': 0.5}}, not {metrics!r}")
+        for rule in (*self.goals, *self.constraints):
+            if rule.metric not in metrics:
+                raise ValueError(
+                    f"metrics lack {rule.metric!r}; they have {', '.join(map(repr, metrics)) or 'nothing'}"
+                )
+        single = not any(isinstance(values, (list, tuple, np.ndarray)) for values in metrics.values())
+        series = {name: _numbers(name, [values] if single else values) for name, values in metrics.items()}
+        if len({len(values) for values in series.values()}) != 1 or not len(next(iter(series.values()))):
+            lengths = ", ".join(f"{name}: {len(values)}" for name, values in series.items())
+            raise ValueError(f"metrics must all have the same number of values, at least one: {lengths}")
+        return series, single
+
+    def fail(self, job: Job, error: str, kind: FailureKind = "raised") -> None:
+        """Say that a job has failed. Kinds ``lost`` and ``crashed`` are asked again, the others end the trial."""
+        with self._lock:
+            self._append([Failed(job.ask, job.trial, str(error), kind)])
+
+    def add(self, config: Config, metrics: Metrics, step: int = 1) -> Trial:
+        """A result that someone already has: the samplers learn from it, and it is never asked.
+
+        Args:
+            config: a configuration of the space.
+            metrics: its values, as in ``tell``.
+            step: the training step at which they were measured.
+
+        Raises:
+            ValueError: the configuration is not in the space, or a metric is missing or not finite.
+        """
+        with self._lock:
+            self.space.check(config)
+            series, _ = self._series(metrics)
+            if any(v is None for rule in self.goals for v in series[rule.metric]):
+                raise ValueError(f"add: {dict(metrics)} is not finite")
+            while True:
+                self.sync()
+                ask, trial = self._fold.asks, len(self.trials)
+                asked = Asked(ask, self._fold.number, trial, dict(config), 0, step, tags=("added",))
+                count = len(next(iter(series.values())))
+                if self._append([asked, Told(ask, trial, step - count, series)], after=self._fold.number):
+                    return self.trials[trial]
+
+    def enqueue(self, config: Config) -> bool:
+        """Try this configuration next. False, and nothing is done, if it is queued or was tried already.
+
+        Raises:
+            ValueError: the configuration is not in the space.
+        """
+        with self._lock:
+            self.space.check(config)
+            self.sync()
+            key = self.space.key(config)
+            if key in map(self.space.key, (*self._fold.queue, *(trial.config for trial in self.trials))):
+                return False
+            return self._append([Enqueued(dict(config))])
+
+    def change(
+        self,
+        *,
+        space: Space | None = None,
+        sampler: Any = None,
+        scheduler: Any = None,
+        fill: Config | None = None,
+    ) -> None:
+        """Go on with another space, sampler or scheduler. The change is an event of the log.
+
+        Args:
+            space: the space from now on. Trials outside it stay in the study; samplers pass over them.
+            sampler: the sampler from now on.
+            scheduler: the scheduler from now on, for instance with more steps.
+            fill: the value that each parameter which is new had in all trials so far.
+
+        Raises:
+            StudyError: a parameter is new and ``fill`` lacks it.
+        """
+        with self._lock:
+            self.sync()
+            fill = fill or {}
+            if space is not None:
+                for trial in self.trials:
+                    check_filled(space, fit(space, trial.config, fill))
+            given = self.given.plus(space, sampler, scheduler)
+            event = Changed(space, sampler and spec(sampler), scheduler and spec(scheduler), fill)
+            after = changed(self.definition, event)
+            given.sampler(after.sampler)
+            given.scheduler(after.scheduler).init(after.space, after.goals)  # says now what it can't do
+            self.given = self._fold.given = given
+            self._append([event])
+
+    # -- views ----------------------------------------------------------------------------------------------------
+
+    @property
+    def space(self) -> Space:
+        """What may vary."""
+        return self._fold.definition.space
+
+    @property
+    def goals(self) -> tuple[Goal, ...]:
+        """What to minimise or maximise."""
+        return self._fold.definition.goals
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """Outcome constraints."""
+        return self._fold.definition.constraints
+
+    @property
+    def definition(self) -> Opened:
+        """Space, goals, sampler, scheduler, seed: as of now."""
+        return self._fold.definition
+
+    @property
+    def trials(self) -> Trials:
+        """All trials, as far as the log was folded (see ``sync``)."""
+        return self._fold.trials
+
+    @property
+    def running(self) -> list[Job]:
+        """The jobs that are out, here and elsewhere."""
+        with self._lock:
+            return [self._job(trial) for trial in self.trials.running.values()]
+
+    @property
+    def message(self) -> str:
+        """Why the last ``ask`` gave nothing, where there is more to say than "wait"."""
+        return self._fold.message
+
+    def losses(self, trial: Trial) -> tuple[float, ...] | None:
+        """The latest value of every goal, to be minimised; None where one is missing or a constraint is broken."""
+        found = []
+        for goal in self.goals:
+            value = trial.last(goal.metric)
+            if value is None:
+                return None
+            found.append(goal.loss(value))
+        for rule in self.constraints:
+            value = trial.last(rule.metric)
+            if value is None or rule.violation(value) > 0:
+                return None
+        return tuple(found)
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial with the best latest value of the first goal, among those that break no constraint."""
+        ranked = ((losses[0], trial.id, trial) for trial in self.trials if (losses := self.losses(trial)) is not None)
+        return min(ranked, key=lambda entry: entry[:2], default=(0, 0, None))[2]
+
+    @property
+    def front(self) -> list[Trial]:
+        """The trials that no other one beats in every goal (the Pareto front), by number."""
+        found = [(trial, losses) for trial in self.trials if (losses := self.losses(trial)) is not None]
+        if not found:
+            return []
+        values = np.array([losses for _, losses in found])
+        return [
+            trial
+            for trial, losses in found
+            if not ((values <= losses).all(axis=1) & (values < losses).any(axis=1)).any()
+        ]
+
+    def keep(self) -> set[tuple[int, int]]:
+        """The checkpoints, as (trial, step), that may still be needed: by a job that is out or may be asked, with
+        the ones to fall back on, and the best trial's.
+        """
+        with self._lock:
+            if not self._fold.deciding:
+                self._rebuild()
+            wanted = [(self.trials[trial], step) for trial, step in self._fold.keep()]
+            wanted += [(trial, trial.step) for trial in (*self.trials.running.values(), *self.trials.waiting)]
+            best = self.best
+            if best is not None:
+                wanted.append((best, best.step))
+            sources = self.trials.sources
+            return {(source.trial, source.step) for trial, step in wanted for source in sources(trial, step)[:2]}
+
+
+def _numbers(name: str, values: Any) -> list[float | None]:
+    """Values of a metric as floats, None for what is not finite."""
+    try:
+        floats = [float(value) for value in values]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"metric {name!r}: {values!r} is not a number, nor a list with one number a step") from error
+    return [value if math.isfinite(value) else None for value in floats]
