@@ -1,6 +1,6 @@
 """The paper's toy problem: the table of all modes, and the picture of four of them.
 
-    python benchmarks/toy.py --seeds 50 --figure docs/figures/toy.png
+python benchmarks/toy.py --seeds 50 --figure docs/figures/toy.png
 """
 
 from __future__ import annotations

@@ -31,7 +31,13 @@ def test_the_code_runs(page: Path, tmp_path: Path) -> None:
     script.write_text("\n\n".join(blocks(page)), encoding="utf-8")
     environment = os.environ | {"PYTHONWARNINGS": "error", "MPLBACKEND": "agg"}
     done = subprocess.run(
-        [sys.executable, script.name], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, script.name],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 

@@ -82,7 +82,7 @@ def reflect(x: float, low: float, high: float) -> float:
     return low + (t if t <= width else 2 * width - t)
 
 
-# -- axes: one parameter's values against [0, 1] ---------------------------------------------------------------------
+# -- axes: one parameter's values against [0, 1] ------------------------------------------------------------------
 
 
 class Axis(ABC):

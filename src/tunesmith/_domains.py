@@ -77,10 +77,10 @@ def _settle_interval(domain: Float | Integer, number: Callable[[str, object], fl
         most = 40 if log else 50
         if step <= 0:
             raise ValueError(f"step={step} must be > 0")
+        if size > step * 2**most:
+            raise ValueError(f"too many levels: step={step} must be at least 2**-{most} of the bounds' size {size}")
         if step > (high - low) * (1 + 1e-9):
             raise ValueError(f"step={step} must be at most high - low = {high - low}")
-        if size / step > 2**most:
-            raise ValueError(f"too many levels: step={step} must be at least 2**-{most} of the bounds' size {size}")
         high = (LogGrid if log else Grid)(low, high, step, log, isinstance(domain, Integer)).high
     for field, value in (("low", low), ("high", high), ("step", step)):
         force_setattr(domain, field, value)

@@ -7,8 +7,9 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
+from tunesmith.records import Goal
 from tunesmith.study import Study
-from tunesmith.trials import Trial
+from tunesmith.trials import Status, Trial
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,9 +24,10 @@ class Snapshot(NamedTuple):
     """How far a study is. ``part`` is what is done of the whole, where the end is known."""
 
     trials: int
-    counts: Counter[str]
+    counts: Counter[Status]
     steps: int
     best: Trial | None
+    members: list[Trial]
     part: float | None
 
 
@@ -33,144 +35,134 @@ def snapshot(study: Study) -> Snapshot:
     """Look at a study."""
     trials = study.trials
     steps = sum(trial.step - trial.start for trial in trials)
-    return Snapshot(len(trials), Counter(trial.status for trial in trials), steps, study.best, _part(study))
+    replaced = {trial.replaces for trial in trials}
+    members = [trial for trial in trials if trial.id not in replaced]
+    counts = Counter(trial.status for trial in trials)
+    return Snapshot(len(trials), counts, steps, study.best, members, _part(study, members))
 
 
-def _part(study: Study) -> float | None:
-    """What is done: of all steps of the population, or of the trials that will be started."""
+def _part(study: Study, members: list[Trial]) -> float | None:
+    """What is done: of all steps of the population, or of all trials that may be started."""
     options = study.definition.scheduler.options
-    members = options.get("population") or study.limit
-    steps = options.get("steps")
-    if not members or not steps:
+    whole, steps = options.get("population") or study.limit, options.get("steps")
+    if not whole or not steps:
         return None
-    present = members_of(study)
-    done = sum(steps if trial.status == "failed" else min(trial.step, steps) for trial in present)
-    return min(1.0, done / (members * steps))
-
-
-def members_of(study: Study) -> list[Trial]:
-    """The trials that no other one has replaced."""
-    replaced = {trial.replaces for trial in study.trials}
-    return [trial for trial in study.trials if trial.id not in replaced]
+    done = sum(steps if trial.status == "failed" else min(trial.step, steps) for trial in members)
+    return float(min(1.0, done / (whole * steps)))
 
 
 class Progress:
-    """Shows a study while it runs. A context manager; call ``update`` as often as you like.
+    """Shows a study while it runs: a context manager, to be called with the study as often as you like.
+
+        with Progress() as progress:
+            tune(..., progress=progress)
 
     Args:
-        study: what to show.
         seconds: the time that the run may take, if that is limited.
         stream: where to write; standard error by default.
     """
 
-    def __init__(self, study: Study, seconds: float | None = None, stream: TextIO | None = None) -> None:
-        self.study = study
+    def __init__(self, seconds: float | None = None, stream: TextIO | None = None) -> None:
         self.seconds = seconds
         self.stream = sys.stderr if stream is None else stream
-        self.began = time.monotonic()
-        self.first = snapshot(study)
-        self._next = 0.0
-        self._failed = self.first.counts["failed"]
+        self._study: Study | None = None
         self._live: Live | None = None
+        self._next = 0.0
 
     def __enter__(self) -> Progress:
-        if self.stream.isatty():
-            self._live = _live(self.stream)
-        self.update()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._show(last=True)
+        self._end()
+
+    def __call__(self, study: Study) -> None:
+        """Show the study if it is time; with another study than before, begin anew below."""
+        if self._study is not study:
+            self._end()
+            self._begin(study)
+        if time.monotonic() >= self._next:
+            self._show(study)
+
+    def _begin(self, study: Study) -> None:
+        self._study = study
+        self._goal = study.goals[0]
+        self._first = snapshot(study)
+        self._began = time.monotonic()
+        if self.stream.isatty():
+            self._live = _live(self.stream)
+        self._next = self._began + (0.0 if self._live else 1.0)
+
+    def _end(self) -> None:
+        """Leave the last picture standing."""
+        if self._study is not None:
+            self._show(self._study)
         if self._live is not None:
             self._live.stop()
-            self._live = None
 
-    def update(self) -> None:
-        """Show the study if it is time, or if the first trial has failed."""
-        if time.monotonic() >= self._next or (self._failed == 0 < self.study.trials.failed):
-            self._show()
-
-    def _show(self, last: bool = False) -> None:
+    def _show(self, study: Study) -> None:
         began = time.monotonic()
-        now = snapshot(self.study)
-        self._report_failure(now)
+        now = snapshot(study)
         if self._live is not None:
-            self._live.update(self._picture(now), refresh=True)
+            self._live.update(self._picture(study, now, self._live.console.size.height - 6), refresh=True)
         else:
-            self.stream.write(self.line(now) + "\n")
+            self.stream.write(self._line(study, now) + "\n")
             self.stream.flush()
         ended = time.monotonic()
         self._next = ended + max(PLAIN if self._live is None else LIVE, (ended - began) / SHARE)
 
-    def _report_failure(self, now: Snapshot) -> None:
-        """The first error in full; later ones are only counted."""
-        if self._failed == 0 and now.counts["failed"]:
-            trial = next(trial for trial in self.study.trials if trial.status == "failed")
-            text = f"trial {trial.id} failed ({trial.kind}); later failures are only counted\n{trial.error.rstrip()}"
-            if self._live is not None:
-                self._live.console.print(text, markup=False, highlight=False)
-            else:
-                self.stream.write(text + "\n")
-        self._failed = now.counts["failed"]
-
-    def line(self, now: Snapshot) -> str:
+    def _line(self, study: Study, now: Snapshot) -> str:
         """The study in one line."""
+        elapsed = time.monotonic() - self._began
+        rate = (now.steps - self._first.steps) / max(elapsed, 1e-9)
         failed = f" ({now.counts['failed']} failed)" if now.counts["failed"] else ""
-        parts = [f"{self._elapsed()}", f"trials {now.trials}{failed}", f"steps {now.steps} ({self._rate(now):.3g}/s)"]
+        parts = [
+            study.name,
+            duration(elapsed),
+            f"trials {now.counts['complete']}/{now.trials}{failed}",
+            f"steps {now.steps} ({rate:.3g}/s)",
+        ]
         if now.best is not None:
-            parts.append(f"best {self._value(now.best)} (trial {now.best.id})")
-        left = self._left(now)
-        return "  ".join([*parts, f"left {left}"] if left else parts)
+            parts.append(f"best {self._goal.metric} {short(now.best.last(self._goal.metric))} (trial {now.best.id})")
+        left = self._left(now, elapsed)
+        if left is not None:
+            parts.append(f"left {duration(left)}")
+        return "  ".join(parts)
 
-    def _elapsed(self) -> str:
-        return duration(time.monotonic() - self.began)
-
-    def _rate(self, now: Snapshot) -> float:
-        """Steps a second, of all members together."""
-        return (now.steps - self.first.steps) / max(time.monotonic() - self.began, 1e-9)
-
-    def _left(self, now: Snapshot) -> str:
-        elapsed = time.monotonic() - self.began
+    def _left(self, now: Snapshot, elapsed: float) -> float | None:
+        """Seconds that the run will take yet, where that can be told."""
         left = [] if self.seconds is None else [max(0.0, self.seconds - elapsed)]
-        if now.part is not None and self.first.part is not None and now.part > self.first.part:
-            left.append(elapsed * (1 - now.part) / (now.part - self.first.part))
-        return duration(min(left)) if left else ""
+        if now.part is not None and self._first.part is not None and now.part > self._first.part:
+            left.append(elapsed * (1 - now.part) / (now.part - self._first.part))
+        return min(left, default=None)
 
-    def _value(self, trial: Trial) -> str:
-        metric = self.study.goals[0].metric
-        value = trial.last(metric)
-        return f"{metric} {'-' if value is None else format(value, '.4g')}"
-
-    def _picture(self, now: Snapshot) -> RenderableType:
+    def _picture(self, study: Study, now: Snapshot, room: int) -> RenderableType:
         """The members, the best ones first, above the line."""
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
-        assert self._live is not None
-        goal = self.study.goals[0]
-        members = members_of(self.study)
-        members.sort(key=lambda trial: _rank(trial, goal.metric, goal.maximise))
-        room = max(3, self._live.console.size.height - 6)
+        room = max(3, room)
+        members = sorted(now.members, key=lambda trial: _rank(trial, self._goal))
         names = _varying(members)
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("trial", "from", "step", goal.metric):
+        for name in ("trial", "from", "step", self._goal.metric):
             table.add_column(name, justify="right", no_wrap=True)
         for name in ("status", *names):
             table.add_column(name, no_wrap=True)
         for trial in members[:room]:
-            value = trial.last(goal.metric)
-            cells = [trial.id, trial.parent, trial.step, value, trial.status, *(trial.config.get(n) for n in names)]
+            value = trial.last(self._goal.metric)
+            cells = (trial.id, trial.parent, trial.step, value, trial.status, *(trial.config.get(n) for n in names))
             style = "bold" if now.best is trial else "red" if trial.status == "failed" else ""
             table.add_row(*(Text(short(cell)) for cell in cells), style=style)
-        more = f"and {len(members) - room} more" if len(members) > room else ""
-        return Group(table, Text(more, style="dim"), Text(self.line(now)))
+        more = [Text(f"and {len(members) - room} more", style="dim")] if len(members) > room else []
+        return Group(table, *more, Text(self._line(study, now)))
 
 
-def _rank(trial: Trial, metric: str, maximise: bool) -> tuple[bool, float, int]:
-    value = trial.last(metric)
-    lost = value is None or trial.status == "failed"
-    return lost, 0.0 if value is None else -value if maximise else value, trial.id
+def _rank(trial: Trial, goal: Goal) -> tuple[bool, float, int]:
+    value = trial.last(goal.metric)
+    if value is None or trial.status == "failed":
+        return True, 0.0, trial.id
+    return False, goal.loss(value), trial.id
 
 
 def _varying(trials: list[Trial]) -> list[str]:
@@ -198,6 +190,6 @@ def _live(stream: TextIO) -> Live | None:
         from rich.live import Live
     except ModuleNotFoundError:
         return None
-    live = Live(console=Console(file=stream), auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+    live = Live(console=Console(file=stream), auto_refresh=False)  # what is logged appears above it
     live.start()
     return live

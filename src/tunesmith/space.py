@@ -31,7 +31,7 @@ Config = dict[str, Scalar]
 SAMPLE_DRAWS = 10_000  #: draws of `Space.sample` before it gives up
 MOVE_DRAWS = 100  #: draws of `Space.perturb` and `Space.jitter` before they give up
 
-# -- domains -------------------------------------------------------------------------------------------------------
+# -- domains ------------------------------------------------------------------------------------------------------
 
 
 class Categorical(Parameter, frozen=True, tag="categorical"):
@@ -66,6 +66,7 @@ class Categorical(Parameter, frozen=True, tag="categorical"):
         self.settle_prior(self.prior)
 
     def axis(self) -> Table:
+        """How the options lie in [0, 1]."""
         return Table(self.options, ordered=False)
 
     def __repr__(self) -> str:
@@ -76,7 +77,7 @@ class Categorical(Parameter, frozen=True, tag="categorical"):
 
 Domain = Float | Integer | Ordinal | Categorical | Constant
 
-# -- spaces --------------------------------------------------------------------------------------------------------
+# -- spaces -------------------------------------------------------------------------------------------------------
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -132,6 +133,8 @@ class Space(Mapping[str, Domain]):
     size: float
 
     def __init__(self, domains: Mapping[str, Domain | Scalar], constraints: Iterable[SpaceConstraint] = ()):
+        if not isinstance(domains, Mapping):
+            raise TypeError(f"a space is made of a mapping from names to domains, not of {domains!r}")
         self._domains = {_name(name): _domain(name, given) for name, given in domains.items()}
         self.constraints = tuple(constraints)
         nodes: list[_Node] = []
@@ -236,9 +239,10 @@ class Space(Mapping[str, Domain]):
         Raises:
             ValueError: for a wrong shape, or NaN in an active column.
         """
-        row: list[float] = np.asarray(u, dtype=np.float64).tolist()
-        if np.shape(u) != (len(self.columns),):
-            raise ValueError(f"a point of shape {np.shape(u)} is given, the space has {len(self.columns)} columns")
+        point = np.asarray(u, dtype=np.float64)
+        if point.shape != (len(self.columns),):
+            raise ValueError(f"a point of shape {point.shape} is given, the space has {len(self.columns)} columns")
+        row: list[float] = point.tolist()
         levels: dict[int, int] = {}
         config: Config = {}
         for name, axis, column, parent, options, switch in self._nodes:
@@ -273,15 +277,16 @@ class Space(Mapping[str, Domain]):
         for node in self._nodes:
             if node.column < 0:
                 continue
-            active = np.ones(len(points), dtype=bool)
+            active: NDArray[np.bool_] | slice = slice(None)
             if node.parent >= 0:
                 levels = np.floor(points[:, node.parent] * self.columns[node.parent].levels)
-                active = np.isin(levels, node.options)
-            chosen = points[active, node.column]
+                active = (levels[:, None] == node.options).any(axis=1)
+            chosen = points[active, node.column].copy()
             if np.isnan(chosen).any():
                 raise ValueError(f"parameter {node.name!r} is active, and its column {node.column} is NaN")
+            snapped = node.axis.snap(chosen)
             points[:, node.column] = np.nan
-            points[active, node.column] = node.axis.snap(chosen)
+            points[active, node.column] = snapped
         return points.reshape(given.shape)
 
     def allows(self, u: ArrayLike) -> bool:
@@ -477,7 +482,7 @@ class Space(Mapping[str, Domain]):
                 raise ValueError(f"constraint {constraint!r}: {name!r} {axes[0].rule}")
 
 
-# -- helpers of Space -----------------------------------------------------------------------------------------------
+# -- helpers of Space ---------------------------------------------------------------------------------------------
 
 
 def _name(name: object) -> str:
@@ -555,7 +560,7 @@ def _accepts(axis: Axis, value: Scalar) -> bool:
     return True
 
 
-# -- JSON ----------------------------------------------------------------------------------------------------------
+# -- JSON ---------------------------------------------------------------------------------------------------------
 
 
 class _Form(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,7 +13,8 @@ def test_one_flat_row_a_trial(family: Study) -> None:
     assert [row["trial"] for row in rows] == [0, 1, 2, 3, 4]
     assert len({tuple(row) for row in rows}) == 1
     assert rows[4] == {
-        "trial": 4, "status": "complete", "parent": 3, "replaces": 2, "start": 4, "step": 6, "seconds": 1.5, "error": "",
+        "trial": 4, "status": "complete", "parent": 3, "replaces": 2, "start": 4, "step": 6, "seconds": 1.5,
+        "error": "",
         "params.lr": 0.0144, "params.units": 8, "params.batch": 32, "params.act": "relu", "params.data": "digits",
         "metrics.accuracy": 0.8, "metrics.test": pytest.approx(0.79),
     }  # fmt: skip

@@ -1,0 +1,1 @@
+"""What a study has found: its lineage, its schedule, tables and figures."""

@@ -1,32 +1,37 @@
 """Pictures of a study: each function returns a matplotlib ``Figure`` that can be saved without a display.
 
-The colours are from Okabe and Ito's palette and the viridis map: readable with any kind of colour vision.
+The colours are from Okabe and Ito's palette and the viridis map: readable with any kind of colour vision. matplotlib is
+imported when the first picture is drawn, not with this module.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from tunesmith.analysis.lineage import Lineage, lineage
 from tunesmith.analysis.schedule import Schedule
 from tunesmith.records import Goal
-from tunesmith.space import Categorical, Constant, Domain, Float, Integer, Ordinal, Scalar, Space
+from tunesmith.space import Categorical, Config, Constant, Domain, Float, Integer, Ordinal, Space
 from tunesmith.study import Study
 from tunesmith.trials import Trial
 
-WINNER, OTHERS, INK = "#D55E00", "#A9B2BC", "#222222"
-_STYLE = {
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+WINNER, OTHERS, INK, FAILED = "#D55E00", "#A9B2BC", "#222222", "#CC0000"
+Array = NDArray[np.float64]
+_STYLE: Any = {
     "font.size": 9.0,
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
@@ -43,7 +48,35 @@ _STYLE = {
 }
 
 
-@rc_context(_STYLE)
+def _styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Draw in the common style, and leave the caller's settings alone."""
+
+    @wraps(draw)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            from matplotlib import rc_context
+        except ImportError:
+            raise ImportError("pictures need matplotlib: pip install 'tunesmith[figures]'") from None
+        with rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return inner
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _whole_steps(axes: Axes, most: int) -> None:
+    """Few round numbers on the axis of the steps."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(most, integer=True))
+
+
+@_styled
 def plot_schedule(schedule: Schedule, study: Study | None = None) -> Figure:
     """The hyperparameters of a schedule over the steps, one panel a parameter.
 
@@ -57,7 +90,7 @@ def plot_schedule(schedule: Schedule, study: Study | None = None) -> Figure:
     names = varying or schedule.parameters
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(0.6 + 2.7 * columns, 0.5 + 1.9 * rows), layout="constrained")
+    figure = _figure(0.6 + 2.7 * columns, 0.5 + 1.9 * rows)
     panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=False):
         _schedule_panel(axes, name, schedule, domains.get(name), () if study is None else study.trials)
@@ -66,7 +99,19 @@ def plot_schedule(schedule: Schedule, study: Study | None = None) -> Figure:
     for axes in panels[max(0, len(names) - columns) : len(names)]:
         axes.set_xlabel("step")
         axes.tick_params(labelbottom=True)
+    if study is not None and len(study.trials) > 1:
+        _legend(figure, "the schedule", "all trials")
     return figure
+
+
+def _legend(figure: Figure, emphasised: str, pale: str) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=WINNER, lw=2, label=emphasised),
+        Line2D([], [], color=OTHERS, lw=1, label=pale),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
 
 
 def _domains(space: Space) -> dict[str, Domain]:
@@ -79,99 +124,133 @@ def _domains(space: Space) -> dict[str, Domain]:
     return found
 
 
-def _schedule_panel(
-    axes: Axes, name: str, schedule: Schedule, domain: Domain | None, trials: Iterable[Trial]
-) -> None:
+def _schedule_panel(axes: Axes, name: str, schedule: Schedule, domain: Domain | None, trials: Iterable[Trial]) -> None:
     axes.set_title(name)
-    values = [segment.config.get(name) for segment in schedule.segments]
-    others = [trial for trial in trials if name in trial.config and trial.step > trial.start]
-    labels: list[Scalar] = []
-    if isinstance(domain, (Ordinal, Categorical)):
-        labels = list(domain.values if isinstance(domain, Ordinal) else domain.options)
-    elif not all(value is None or isinstance(value, (int, float)) for value in values):
-        labels = list(dict.fromkeys(value for value in values if value is not None))
+    others = [trial for trial in trials if trial.step > trial.start]
+    used = [one.config[name] for one in (*schedule.segments, *others) if name in one.config]
+    labels: list[str] = []
+    if isinstance(domain, (Ordinal, Categorical)) or not all(isinstance(value, (int, float)) for value in used):
+        options = domain.values if isinstance(domain, Ordinal) else getattr(domain, "options", ())
+        labels = list(dict.fromkeys(str(value) for value in (*options, *used)))
 
-    def height(value: Scalar) -> float:
-        return float(labels.index(value)) if labels else math.nan if value is None else float(value)
+    def height(config: Config) -> float:
+        if name not in config:
+            return math.nan
+        return float(labels.index(str(config[name]))) if labels else float(config[name] or 0)
 
     for trial in others:
-        axes.plot([trial.start, trial.step], [height(trial.config[name])] * 2, color=OTHERS, lw=0.7, alpha=0.6)
+        axes.plot([trial.start, trial.step], [height(trial.config)] * 2, color=OTHERS, lw=0.9, alpha=0.6)
     edges = [edge for segment in schedule.segments for edge in (segment.start, segment.until)]
-    heights = [height(value) for value in values for _ in range(2)]
+    heights = [height(segment.config) for segment in schedule.segments for _ in range(2)]
     axes.plot(edges, heights, color=WINNER, lw=2.0, solid_joinstyle="round")
     if len(schedule.segments) == 1:
         axes.plot(edges[-1:], heights[-1:], "o", color=WINNER, ms=4)
     axes.set_xlim(0, schedule.steps)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    _whole_steps(axes, 5)
     if labels:
-        axes.set_yticks(range(len(labels)), [str(label) for label in labels])
+        axes.set_yticks(range(len(labels)), labels)
         axes.set_ylim(-0.5, len(labels) - 0.5)
     elif isinstance(domain, (Float, Integer)):
         axes.set_yscale("log" if domain.log else "linear")
-        margin = 0.0 if domain.log else 0.04 * (domain.high - domain.low)
-        axes.set_ylim(domain.low - margin, domain.high + margin)
+        margin = 0.04 * (domain.high - domain.low)
+        around = (domain.low / 1.4, domain.high * 1.4) if domain.log else (domain.low - margin, domain.high + margin)
+        axes.set_ylim(*around)
 
 
-@rc_context(_STYLE)
+@_styled
 def plot_lineage(study: Study) -> Figure:
-    """The family tree: a lane a place of the population, a line a trial, coloured by the goal over the steps.
+    """The family tree: a lane a place of the population, a bar a trial, coloured by the goal over the steps.
 
-    Thin vertical lines are forks, from the lane of the source to the lane of the one it replaces. The winner's line of
-    ancestors is underlaid; a cross marks a failed trial. Lanes are sorted by their last value, the best on top.
+    A thin curve leads from the source of a fork to the lane of the trial that it replaces. The winner's line of
+    ancestors is underlaid; a cross marks a failed trial. Lanes are sorted by their last value, the winner's on top.
 
     Raises:
         ValueError: no trial has a result yet.
     """
+    from matplotlib.collections import LineCollection
+
     family, goal = lineage(study), study.goals[0]
     line = family.ancestors()
     places = _sorted_lanes(family, goal)
-    figure = Figure(figsize=(8.0, min(12.0, 1.3 + 0.24 * max(3, len(places)))), layout="constrained")
+    y = {number: float(places[lane]) for number, lane in family.lanes.items()}
+    height = min(12.0, 1.3 + 0.22 * max(4, len(places)))
+    width = min(5.0, 0.45 * 72 * (height - 1.3) / max(4, len(places)))
+    figure = _figure(8.0, height)
     axes = figure.subplots()
-    y = {number: places[lane] for number, lane in family.lanes.items()}
-    scale = _scale([value for trial in study.trials for value in _curve(trial, goal.metric)[1]], goal)
-    width = 4.5 if len(places) <= 24 else 2.5
-    _ancestry(axes, line, y, width)
+    scale = _scale([value for trial in study.trials for value in trial.values(goal.metric)[1]], goal)
+    reach = 0.4 * min((trial.step - trial.start for trial in study.trials if trial.step > trial.start), default=1)
+    for trial, end in _stretches(line):
+        axes.plot([trial.start, end], [y[trial.id]] * 2, color=WINNER, lw=width + 3.5, solid_capstyle="butt", zorder=2)
     for trial in study.trials:
-        steps, values = _curve(trial, goal.metric)
-        if trial.parent is not None and trial.parent != trial.replaces and trial not in line:
-            axes.plot([trial.start] * 2, [y[trial.parent], y[trial.id]], color=INK, lw=0.6, alpha=0.45, zorder=1)
-        if len(values):
-            edges = np.concatenate([[trial.start], steps])
-            points = np.column_stack([edges, np.full(len(edges), y[trial.id])])
-            pieces = np.stack([points[:-1], points[1:]], axis=1)
-            axes.add_collection(LineCollection(list(pieces), array=values, cmap="viridis", norm=scale, lw=width, zorder=3))
-        if trial.status == "failed":
-            axes.plot(trial.step, y[trial.id], "x", color="#CC0000", ms=6, mew=1.6, zorder=5)
-    axes.set_xlim(0, max(trial.step for trial in study.trials) * 1.01)
-    axes.set_ylim(len(places) - 0.4, -0.6)
-    axes.grid(False)
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="step", ylabel="members, the best on top", title=f"Lineage of {study.name}")
+        if trial.parent is not None and y[trial.parent] != y[trial.id]:
+            curve = _fork(trial.start, y[trial.parent], y[trial.id], reach)
+            first = trial in line
+            axes.plot(
+                *curve, color=WINNER if first else INK, lw=2.0 if first else 0.6, alpha=1 if first else 0.5, zorder=4
+            )
+        _bar(axes, trial, goal.metric, y[trial.id], scale, width)
+    _decorate_lineage(axes, study, len(places))
     last = line[-1]
     axes.annotate(
-        f" {last.last(goal.metric):.4g}", (last.step, y[last.id]), va="center", color=WINNER, weight="bold",
-        annotation_clip=False,
+        f"{last.last(goal.metric):.4g}", (last.step, y[last.id]), (5, 0), textcoords="offset points", va="center",
+        color=WINNER, weight="bold", annotation_clip=False, bbox={"fc": "white", "ec": "none", "pad": 1.0}, zorder=6,
     )  # fmt: skip
     mappable = LineCollection([], cmap="viridis", norm=scale)
-    mappable.set_array([])
-    figure.colorbar(mappable, ax=axes, label=goal.metric, aspect=30, pad=0.06, extend="both")
+    figure.colorbar(mappable, ax=axes, label=goal.metric, aspect=28, shrink=min(1.0, 4.0 / height), pad=0.07)
     return figure
 
 
-def _ancestry(axes: Axes, line: Sequence[Trial], y: Mapping[int, int], width: float) -> None:
-    """The winner's way through the lanes, as one wide line below the trials."""
-    path: list[tuple[float, float]] = []
-    for trial, end in zip(line, [*(child.start for child in line[1:]), line[-1].step], strict=True):
-        path += [(trial.start, y[trial.id]), (end, y[trial.id])]
-    xs, ys = zip(*path, strict=True)
-    axes.plot(xs, ys, color=WINNER, lw=width + 4.0, solid_joinstyle="round", solid_capstyle="butt", zorder=2)
-    handles = [
-        Line2D([], [], color=WINNER, lw=4, label="ancestors of the winner"),
-        Line2D([], [], color=INK, lw=0.6, alpha=0.6, label="fork"),
-    ]
-    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.1)
+def _stretches(line: Sequence[Trial]) -> Iterator[tuple[Trial, int]]:
+    """Every trial of a line of ancestors, and the step at which the next one took over."""
+    return zip(line, [*(child.start for child in line[1:]), line[-1].step], strict=True)
+
+
+def _fork(step: float, source: float, target: float, reach: float) -> tuple[Array, Array]:
+    """An S-curve from one lane to another that arrives at ``step``."""
+    t = np.linspace(0.0, 1.0, 30)
+    return step - reach * (1 - t), source + (target - source) * t**2 * (3 - 2 * t)
+
+
+def _bar(axes: Axes, trial: Trial, metric: str, y: float, scale: Normalize, width: float) -> None:
+    """A trial as a bar from its start on, coloured step by step."""
+    from matplotlib.collections import LineCollection
+
+    steps, values = (np.array(column, dtype=float) for column in trial.values(metric))
+    if len(values):
+        edges = np.concatenate([[trial.start], steps])
+        points = np.column_stack([edges, np.full(len(edges), y)])
+        pieces = LineCollection(
+            list(np.stack([points[:-1], points[1:]], axis=1)),
+            array=values,
+            cmap="viridis",
+            norm=scale,
+            lw=width,
+            antialiased=False,
+            zorder=3,
+        )
+        axes.add_collection(pieces)
+    if trial.parent is not None:
+        axes.plot(trial.start, y, "o", ms=0.7 * width, mfc="white", mec=INK, mew=0.6, zorder=5)
+    if trial.status == "failed":
+        axes.plot(trial.step, y, "x", color=FAILED, ms=1.3 * width, mew=1.6, zorder=5, clip_on=False)
+
+
+def _decorate_lineage(axes: Axes, study: Study, lanes: int) -> None:
+    from matplotlib.lines import Line2D
+
+    axes.set_xlim(0, max(trial.step for trial in study.trials) * 1.01)
+    axes.set_ylim(lanes - 0.4, -0.6)
+    axes.grid(False)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    _whole_steps(axes, 9)
+    axes.set(xlabel="step", ylabel="members, the best on top", title=f"Lineage of {study.name}")
+    handles = [Line2D([], [], color=WINNER, lw=4, label="ancestors of the winner")]
+    if any(trial.parent is not None for trial in study.trials):
+        handles.append(Line2D([], [], color=INK, lw=0.6, marker="o", ms=4, mfc="white", mew=0.6, label="fork"))
+    if any(trial.status == "failed" for trial in study.trials):
+        handles.append(Line2D([], [], color=FAILED, ls="", marker="x", ms=5, mew=1.6, label="failed"))
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderaxespad=0.1)
 
 
 def _sorted_lanes(family: Lineage, goal: Goal) -> dict[int, int]:
@@ -185,7 +264,7 @@ def _sorted_lanes(family: Lineage, goal: Goal) -> dict[int, int]:
     return {lane: place for place, lane in enumerate(order)}
 
 
-@rc_context(_STYLE)
+@_styled
 def plot_curves(studies: Study | Mapping[str, Study], metric: str | None = None) -> Figure:
     """A metric over the steps for every trial, one panel a study, the winner's line of ancestors emphasised.
 
@@ -198,38 +277,34 @@ def plot_curves(studies: Study | Mapping[str, Study], metric: str | None = None)
     """
     named = {studies.name: studies} if isinstance(studies, Study) else dict(studies)
     metric = metric or next(iter(named.values())).goals[0].metric
-    figure = Figure(figsize=(1.2 + 3.6 * len(named), 3.2), layout="constrained")
+    figure = _figure(1.2 + 3.6 * len(named), 3.2)
     panels = figure.subplots(1, len(named), sharex=True, sharey=True, squeeze=False).ravel()
     everything: list[float] = []
     for axes, (name, study) in zip(panels, named.items(), strict=True):
-        line = lineage(study).ancestors()
         for trial in study.trials:
-            steps, values = _curve(trial, metric)
-            axes.plot(steps, values, color=OTHERS, lw=0.8, alpha=0.75)
-            everything += values.tolist()
-        for trial, end in zip(line, [*(child.start for child in line[1:]), line[-1].step], strict=True):
-            steps, values = _curve(trial, metric)
-            axes.plot(steps[steps <= end], values[steps <= end], color=WINNER, lw=1.8)
+            axes.plot(*trial.values(metric), color=OTHERS, lw=0.8, alpha=0.75)
+            everything += trial.values(metric)[1]
+        way = [
+            point
+            for trial, end in _stretches(lineage(study).ancestors())
+            for point in zip(*trial.values(metric), strict=True)
+            if point[0] <= end
+        ]
+        axes.plot(*np.array(way).reshape(-1, 2).T, color=WINNER, lw=1.8)
         axes.set(title=name, xlabel="step")
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        _whole_steps(axes, 6)
     if not everything:
         raise ValueError(f"no trial has a value of {metric!r}")
     low, high = np.quantile(everything, [0.01, 0.99])
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
     panels[0].set(ylabel=metric, ylim=(low - margin, high + margin))
-    handles = [Line2D([], [], color=WINNER, lw=2, label="the winner and its ancestors"),
-               Line2D([], [], color=OTHERS, lw=1, label="all trials")]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    _legend(figure, "the winner and its ancestors", "all trials")
     return figure
-
-
-def _curve(trial: Trial, metric: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Steps and values of a metric of one trial."""
-    steps, values = trial.values(metric)
-    return np.array(steps), np.array(values)
 
 
 def _scale(values: Sequence[float], goal: Goal) -> Normalize:
     """Colours for the better half of the values and a little more: the bad ones of the beginning are all dark."""
+    from matplotlib.colors import Normalize
+
     low, high = np.quantile(values, [0.25, 1.0] if goal.maximise else [0.0, 0.75])
     return Normalize(low, high if high > low else low + 1.0)

@@ -40,7 +40,9 @@ class Schedule(msgspec.Struct, frozen=True):
         reached = 0
         for segment in self.segments:
             if segment.start != reached or segment.until <= reached:
-                raise ValueError(f"a segment of steps {segment.start} to {segment.until} does not follow step {reached}")
+                raise ValueError(
+                    f"a segment of steps {segment.start} to {segment.until} does not follow step {reached}"
+                )
             reached = segment.until
         if not reached:
             raise ValueError("a schedule needs at least one segment")

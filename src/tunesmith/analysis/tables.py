@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith.records import Goal
 from tunesmith.rng import stream
 from tunesmith.study import Study
 from tunesmith.trials import Trial
@@ -33,10 +32,10 @@ def trials_table(study: Study) -> list[Row]:
 
 def population_table(study: Study) -> list[Row]:
     """The rows of `trials_table` for the members of the population, the best one first, those without a value last."""
-    goal = _goal(study)
+    goal = study.goals[0]
 
     def rank(trial: Trial) -> tuple[bool, float, int]:
-        value = _value(trial, goal)
+        value = None if trial.status == "failed" else trial.last(goal.metric)
         return value is None, 0.0 if value is None else goal.loss(value), trial.id
 
     return _rows(sorted(population(study), key=rank), study.trials)
@@ -64,15 +63,16 @@ def _rows(trials: Sequence[Trial], every: Sequence[Trial]) -> list[Row]:
 
 @dataclass(frozen=True)
 class Summary:
-    """A population in a few numbers; ``None`` where no member has a value.
+    """A study in a few numbers; ``None`` where there is no value.
 
     Attributes:
         name: of the method.
         members: size of the population, failed members included.
         failed: members that failed.
         steps: steps of training that the study did in all.
-        trial: the winner, chosen by the goal's last value.
-        best, median, low, high: the goal's last values: the winner's, the median, the first and the third quartile.
+        trial: the winner, ``study.best``: chosen by the goal alone.
+        best: the winner's last value of the goal.
+        median, low, high: median, first and third quartile of the goal over the population, failed members left out.
         report, report_median, report_low, report_high: the same of the metric that decided nothing; ``report`` is the
             winner's value, not the best one.
     """
@@ -98,40 +98,29 @@ def compare(studies: Mapping[str, Study], report: str) -> list[Row]:
 
 
 def summary(name: str, study: Study, report: str) -> Summary:
-    """A study's final population in a few numbers; see `Summary`."""
-    members = population(study)
-    goal = _goal(study)
-    scored = [(value, trial) for trial in members if (value := _value(trial, goal)) is not None]
-    winner = min(scored, key=lambda pair: (goal.loss(pair[0]), pair[1].id), default=(None, None))
-    reports = [value for _, trial in scored if (value := trial.last(report)) is not None]
+    """A study in a few numbers; see `Summary`."""
+    members, winner, metric = population(study), study.best, study.goals[0].metric
+    trained = [trial for trial in members if trial.status != "failed"]
     return Summary(
         name,
         len(members),
-        sum(trial.status == "failed" for trial in members),
+        len(members) - len(trained),
         sum(trial.step - trial.start for trial in study.trials),
-        None if winner[1] is None else winner[1].id,
-        winner[0],
-        *_quartiles([value for value, _ in scored]),
-        None if winner[1] is None else winner[1].last(report),
-        *_quartiles(reports),
+        None if winner is None else winner.id,
+        None if winner is None else winner.last(metric),
+        *_quartiles([trial.last(metric) for trial in trained]),
+        None if winner is None else winner.last(report),
+        *_quartiles([trial.last(report) for trial in trained]),
     )
 
 
-def _quartiles(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
-    """Median, first and third quartile."""
-    if not values:
+def _quartiles(values: Sequence[float | None]) -> tuple[float | None, float | None, float | None]:
+    """Median, first and third quartile of what is known."""
+    known = [value for value in values if value is not None]
+    if not known:
         return None, None, None
-    median, low, high = np.quantile(values, [0.5, 0.25, 0.75]).tolist()
+    median, low, high = np.quantile(known, [0.5, 0.25, 0.75]).tolist()
     return median, low, high
-
-
-def _goal(study: Study) -> Goal:
-    return study.goals[0]
-
-
-def _value(trial: Trial, goal: Goal) -> float | None:
-    """What a trial is ranked by: nothing where it failed."""
-    return None if trial.status == "failed" else trial.last(goal.metric)
 
 
 @dataclass(frozen=True)
@@ -171,6 +160,4 @@ def difference(a: Sequence[float], b: Sequence[float], level: float = 0.95, seed
     resampled = stats.bootstrap(
         (gaps,), np.mean, confidence_level=level, n_resamples=9999, method="BCa", rng=stream(seed, "bootstrap")
     ).confidence_interval
-    return Difference(
-        mean, mean - reach, mean + reach, float(resampled.low), float(resampled.high), len(gaps), level
-    )
+    return Difference(mean, mean - reach, mean + reach, float(resampled.low), float(resampled.high), len(gaps), level)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 
 def main() -> None:
     """Run the command that stands in ``sys.argv`` and exit with its code."""
     try:
-        import rich
-        import typer  # noqa: F401  both are needed behind this door
+        for extra in ("typer", "rich"):
+            import_module(extra)
     except ModuleNotFoundError as error:
         sys.exit(f"tunesmith: the command line needs {error.name}: pip install 'tunesmith[cli]'")
     from tunesmith.cli.app import execute

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Annotated
 
@@ -23,10 +23,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(running.run)
-for command in (running.resume, reading.status, reading.best, reading.trials, reading.schedule, reading.plot):
-    app.command()(command)
-for command in (reading.replay, reading.export, running.demo):
+COMMANDS: tuple[Callable[..., None], ...] = (
+    running.run,
+    running.resume,
+    reading.status,
+    reading.best,
+    reading.trials,
+    reading.schedule,
+    reading.plot,
+    reading.replay,
+    reading.export,
+    running.demo,
+)
+for command in COMMANDS:
     app.command()(command)
 
 
@@ -38,10 +47,15 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def main(
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error was raised (or TUNESMITH_DEBUG=1).")] = False,
+    context: typer.Context,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where an error was raised (or TUNESMITH_DEBUG=1).")
+    ] = False,
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
     """Hyperparameters, schedules and populations of deep-learning models, in one study with one log."""
+    if context.obj is not None and context.invoked_subcommand not in ("run", "resume"):
+        raise Misuse("a command behind -- is for run and resume")
     if debug:
         os.environ["TUNESMITH_DEBUG"] = "1"
 
@@ -53,8 +67,11 @@ def execute(arguments: Sequence[str]) -> int:
         The exit code: 0, 1 for a failure, 2 for a command that cannot work as it was given, 130 after Ctrl-C,
         141 when nobody reads the output any more.
     """
+    words, command = list(arguments), None
+    if "--" in words:
+        words, command = words[: words.index("--")], words[words.index("--") + 1 :]
     try:
-        code = get_command(app).main(args=list(arguments), prog_name="tunesmith", standalone_mode=False)
+        code = get_command(app).main(args=words, prog_name="tunesmith", standalone_mode=False, obj=command)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:

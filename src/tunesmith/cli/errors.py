@@ -5,7 +5,7 @@ from __future__ import annotations
 from tunesmith.errors import TunesmithError
 
 
-class Misuse(TunesmithError, ValueError):
+class Misuse(TunesmithError, ValueError):  # noqa: N818 - not an error of the program
     """The command was called in a way that cannot work: exit code 2."""
 
 

@@ -6,18 +6,20 @@ import csv
 import io
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from tunesmith.replay import replay as decide_again
 from tunesmith.analysis import figures, tables
 from tunesmith.analysis import schedule as schedules
-from tunesmith.cli import output
+from tunesmith.cli import output, retraining
 from tunesmith.cli.errors import Misuse
+from tunesmith.definition import NOTHING
 from tunesmith.errors import TunesmithError
 from tunesmith.records import Asked, Spec
+from tunesmith.replay import replay as decide_again
 from tunesmith.storage import SQLiteStore
 from tunesmith.study import Study
 from tunesmith.trials import Trial
@@ -25,7 +27,7 @@ from tunesmith.trials import Trial
 Address = Annotated[str, typer.Argument(metavar="STORE", help="The file of the study.", show_default=False)]
 Name = Annotated[str | None, typer.Option("--name", help="Which study, if the store holds several.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file.")]
 
 
 def find(store: str, name: str | None) -> Study:
@@ -46,41 +48,61 @@ def only_name(store: str) -> str:
 
 
 def status(store: Address, name: Name = None, json: Json = False) -> None:
-    """How a study stands: its definition, its trials, its best."""
-    study = find(store, name)
-    counts = Counter(trial.status for trial in study.trials)
-    best = study.best
-    found: dict[str, Any] = {
-        "name": study.name,
-        "goals": [f"{'maximise' if goal.maximise else 'minimise'} {goal.metric}" for goal in study.goals],
-        "sampler": constructor(study.definition.sampler),
-        "scheduler": constructor(study.definition.scheduler),
-        "seed": study.definition.seed,
-        "trials": len(study.trials),
-        **{kind: counts[kind] for kind in ("running", "waiting", "complete", "failed")},
-        "steps": sum(trial.step - trial.start for trial in study.trials),
-        "seconds": round(sum(trial.seconds for trial in study.trials), 3),
-        "best": None if best is None else _trial(best),
-    }
+    """How a study stands."""
+    with find(store, name) as study:
+        found = summary(study)
     if json:
         output.as_json(found)
-        return
-    found["best"] = None if best is None else f"trial {best.id}: {output.text(best.metrics)}"
-    output.pairs({key: value for key, value in found.items() if value not in (None, "")})
+    else:
+        output.pairs(brief(found))
 
 
-def constructor(spec: Spec) -> str:
-    """A stored sampler or scheduler as one would write it."""
-    return f"{spec.name}({', '.join(f'{key}={value!r}' for key, value in spec.options.items())})"
+def summary(study: Study) -> dict[str, Any]:
+    """How a study stands: its definition, its trials, its best."""
+    counts = Counter(trial.status for trial in study.trials)
+    best = study.best
+    return {
+        "name": study.name,
+        "store": str(getattr(study.store, "path", "memory")),
+        "goals": [f"{'maximise' if goal.maximise else 'minimise'} {goal.metric}" for goal in study.goals],
+        "sampler": _written(study.definition.sampler, NOTHING.sampler),
+        "scheduler": _written(study.definition.scheduler, NOTHING.scheduler),
+        "seed": study.definition.seed,
+        "trials": len(study.trials),
+        "running": counts["running"],
+        "waiting": counts["waiting"],
+        "complete": counts["complete"],
+        "failed": counts["failed"],
+        "steps": sum(trial.step - trial.start for trial in study.trials),
+        "seconds": round(sum(trial.seconds for trial in study.trials), 3),
+        "message": study.message,
+        "best": None if best is None else _trial(best),
+    }
+
+
+def brief(found: dict[str, Any]) -> dict[str, Any]:
+    """A summary as a person reads it: without what is nothing."""
+    best = found["best"]
+    if best is not None:
+        best = f"trial {best['trial']}, step {best['step']}: {output.text(best['metrics'])}"
+    return {key: value for key, value in (found | {"best": best}).items() if value not in (None, "")}
+
+
+def _written(spec: Spec, make: Callable[[Spec], Any]) -> str:
+    """A sampler or a scheduler as one writes it."""
+    try:
+        return repr(make(spec))
+    except TunesmithError:  # not built in
+        return f"{spec.name}({', '.join(f'{key}={value!r}' for key, value in spec.options.items())})"
 
 
 def best(store: Address, name: Name = None, json: Json = False) -> None:
-    """The best trial; of several goals the trials that no other one beats in all of them."""
-    study = find(store, name)
-    several = len(study.goals) > 1
-    found = list(study.front) if several else [study.best] if study.best else []
+    """The best trial, or the Pareto front of several goals."""
+    with find(store, name) as study:
+        several = len(study.goals) > 1
+        found = study.front if several else [study.best] if study.best else []
     if not found:
-        raise TunesmithError(f"no trial of {study.name!r} has a result yet")
+        raise TunesmithError(f"no trial of study {study.name!r} has a result yet")
     if json:
         output.as_json([_trial(trial) for trial in found] if several else _trial(found[0]))
         return
@@ -108,12 +130,14 @@ def _trial(trial: Trial) -> dict[str, Any]:
 def trials(
     store: Address,
     name: Name = None,
-    population: Annotated[bool, typer.Option("--population", help="Only members that nobody replaced, best first.")] = False,
+    population: Annotated[
+        bool, typer.Option("--population", help="Only members that nobody replaced, best first.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """A table with a row for every trial."""
-    study = find(store, name)
-    rows = tables.population_table(study) if population else tables.trials_table(study)
+    with find(store, name) as study:
+        rows = tables.population_table(study) if population else tables.trials_table(study)
     if json:
         output.as_json(rows)
     else:
@@ -132,20 +156,38 @@ def schedule(
     trial: Annotated[int | None, typer.Option("--trial", help="Of this trial instead of the best one.")] = None,
     out: Output = None,
     retrain: Annotated[
-        str | None, typer.Option("--retrain", metavar="TARGET", help="Train this code again, with the schedule and without.")
+        str | None,
+        typer.Option("--retrain", metavar="TARGET", help="Train this code again, with the schedule and without."),
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How often to train again.")] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", min=2, help="How often to train again.")] = 3,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Trainings at once, in worker processes if over 1.")
+    ] = 1,
     json: Json = False,
 ) -> None:
-    """The hyperparameters of a trial over its steps, along its line of ancestors."""
-    study = find(store, name)
-    found = schedules.schedule(study, trial)
+    """Hyperparameters over steps, as the best trial found them."""
+    with find(store, name) as study:
+        found = schedules.schedule(study, trial)
+        goal = study.goals[0]
     if out is not None:
         out.write_text(found.to_json() + "\n", encoding="utf-8")
-    if json and retrain is None:
+    if retrain is not None:
+        compared = retraining.compare(found, goal, retrain, seeds, workers)
+        if json:
+            output.as_json(compared)
+        else:
+            retraining.describe(compared)
+    elif json:
         output.line(found.to_json())
-    elif not json:
+    else:
         output.table([{"from": s.start, "to": s.until, "trial": s.trial, **s.config} for s in found.segments])
+
+
+_FIGURES: dict[str, Callable[[Study], Any]] = {
+    "schedule": lambda study: figures.plot_schedule(schedules.schedule(study), study),
+    "lineage": figures.plot_lineage,
+    "curves": figures.plot_curves,
+}
 
 
 def plot(
@@ -155,25 +197,25 @@ def plot(
     out: Output = None,
     json: Json = False,
 ) -> None:
-    """Draw the best schedule, the family tree, or all learning curves (PNG, SVG or PDF, by the file's ending)."""
-    study = find(store, name)
-    try:
-        import matplotlib  # noqa: F401  figures need it
-    except ModuleNotFoundError:
-        raise Misuse("pictures need matplotlib: pip install 'tunesmith[figures]'") from None
+    """Draw the schedule, the lineage or the learning curves."""
     file = out or Path(f"{kind}.png")
     if file.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise Misuse(f"{file}: the ending must be .png, .svg or .pdf")
-    figure = getattr(figures, kind)(study)
+    try:
+        import matplotlib  # noqa: F401 - figures need it
+    except ModuleNotFoundError:
+        raise Misuse("pictures need matplotlib: pip install 'tunesmith[figures]'") from None
+    with find(store, name) as study:
+        figure = _FIGURES[kind](study)
     figure.savefig(file)
-    _written(file, json)
+    _report(file, json)
 
 
 def replay(store: Address, name: Name = None, json: Json = False) -> None:
-    """Decide every job again from the log and list the differences; exit code 1 if there are any."""
-    study = find(store, name)
-    differences = decide_again(study)
-    decisions = sum(isinstance(event, Asked) for event in study.events())
+    """Decide every job again; exit code 1 if one differs."""
+    with find(store, name) as study:
+        differences = decide_again(study)
+        decisions = sum(isinstance(event, Asked) for event in study.events())
     if json:
         output.as_json({"decisions": decisions, "differences": [d._asdict() for d in differences]})
     else:
@@ -185,14 +227,19 @@ def replay(store: Address, name: Name = None, json: Json = False) -> None:
 
 def export(
     store: Address,
-    out: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A .csv, .json or .parquet file; without it CSV on the screen.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="A .csv, .json or .parquet file; without it CSV on the screen."),
+    ] = None,
     name: Name = None,
-    every_step: Annotated[bool, typer.Option("--every-step", help="A row for every step instead of every trial.")] = False,
+    every_step: Annotated[
+        bool, typer.Option("--every-step", help="A row for every step instead of every trial.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """All trials, or all steps of all trials, as a table for other programs."""
-    study = find(store, name)
-    rows = steps(study) if every_step else tables.trials_table(study)
+    """All trials as CSV, JSON or Parquet."""
+    with find(store, name) as study:
+        rows = _steps(study) if every_step else tables.trials_table(study)
     if out is None:
         if json:
             output.as_json(rows)
@@ -207,10 +254,10 @@ def export(
         _parquet(rows, out)
     else:
         raise Misuse(f"{out}: the ending must be .csv, .json or .parquet")
-    _written(out, json)
+    _report(out, json)
 
 
-def steps(study: Study) -> list[tables.Row]:
+def _steps(study: Study) -> list[tables.Row]:
     """One row for every step of every trial: trial, step and the metrics."""
     names = list(dict.fromkeys(name for trial in study.trials for name in trial.metrics))
     rows = []
@@ -238,7 +285,7 @@ def _parquet(rows: list[tables.Row], file: Path) -> None:
     parquet.write_table(arrow.Table.from_pylist(rows), file)
 
 
-def _written(file: Path, json: bool) -> None:
+def _report(file: Path, json: bool) -> None:
     if json:
         output.as_json({"file": str(file)})
     else:

@@ -1,7 +1,247 @@
-"""stub"""
-def run() -> None:
-    """r"""
-def resume() -> None:
-    """r"""
-def demo() -> None:
-    """r"""
+"""The commands that train: ``run``, ``resume`` and ``demo``."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from tunesmith import samplers, schedulers
+from tunesmith.cli import output, reading, spaces, targets
+from tunesmith.cli.errors import Misuse
+from tunesmith.cli.expressions import construct
+from tunesmith.execution import Command, as_task
+from tunesmith.execution import run as execute
+from tunesmith.progress import Progress
+from tunesmith.records import Goal
+from tunesmith.space import Space
+from tunesmith.study import Study
+
+SAMPLERS = {name: getattr(samplers, name) for name in samplers.__all__ if name != "Sampler"}
+SCHEDULERS = {name: getattr(schedulers, name) for name in ("Full", "PBT")}
+PARTS = {name: getattr(schedulers, name) for name in schedulers.__all__ if name not in ("Scheduler", *SCHEDULERS)}
+
+Target = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[TARGET | -- COMMAND...]",
+        help="file.py:name or package.module:name, or behind -- a command in which {lr} stands for the value of lr.",
+        show_default=False,
+    ),
+]
+Trials = Annotated[int | None, typer.Option("--trials", min=1, help="Start no more trials than this, in all.")]
+Seconds = Annotated[float | None, typer.Option("--seconds", min=0, help="End the run after so long; resume goes on.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Jobs at once, in worker processes if over 1.")]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option("--devices", help="A place for a worker: cpu, cpu:4, cuda:0, cuda:0:0.5 (repeatable)."),
+]
+TimeLimit = Annotated[float | None, typer.Option("--time-limit", min=0, help="Seconds that one job may take.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+@dataclass(frozen=True)
+class Code:
+    """What to train, and what its module defines beside it."""
+
+    train: Any
+    beside: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def find(cls, target: str | None, command: list[str] | None) -> Code:
+        """From a target, or from the words of a command."""
+        if (target is None) == (not command):
+            raise Misuse("name the code: either file.py:function, or a command behind --")
+        if command:
+            return cls(Command(command))
+        train, module = targets.load(str(target))
+        try:
+            as_task(train)
+        except TypeError as error:
+            raise Misuse(f"{target}: {error}") from error
+        return cls(train, vars(module))
+
+
+def run(
+    context: typer.Context,
+    target: Target = None,
+    space: Annotated[
+        str | None, typer.Option("--space", help="A .toml or .json file, or a name in the target's file ('space').")
+    ] = None,
+    minimise: Annotated[
+        list[str] | None, typer.Option("--minimise", metavar="METRIC", help="A goal (repeatable).")
+    ] = None,
+    maximise: Annotated[
+        list[str] | None, typer.Option("--maximise", metavar="METRIC", help="A goal (repeatable).")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option("--sampler", help="Such as QMC or 'Grid(levels=5)'.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", help="Such as 'PBT(population=16, ready=200, steps=4000)'.")
+    ] = None,
+    trials: Trials = None,
+    seconds: Seconds = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Steps of every trial, without a scheduler.")
+    ] = None,
+    workers: Workers = 1,
+    devices: Devices = None,
+    time_limit: TimeLimit = None,
+    store: Annotated[
+        Path, typer.Option("--store", help="The file of the study; one that is there is continued.")
+    ] = Path("study.db"),
+    name: Annotated[str, typer.Option("--name", help="Name of the study in the store.")] = "study",
+    seed: Annotated[int, typer.Option("--seed", help="All randomness follows from it.")] = 0,
+    quiet: Quiet = False,
+    json: reading.Json = False,
+) -> None:
+    """Search for the best configuration of some training code."""
+    code = Code.find(target, context.obj)
+    searched = _space(space, code)
+    chosen = _scheduler(scheduler, steps, code)
+    _check_end(searched, type(chosen).__name__, trials, seconds)
+    with Study(
+        searched,
+        _goals(minimise or [], maximise or [], code),
+        construct(sampler, SAMPLERS, "sampler") if sampler else code.beside.get("sampler"),
+        chosen,
+        _checked(store),
+        name=name,
+        seed=seed,
+        constraints=code.beside.get("constraints", ()),
+        trials=trials,
+    ) as study:
+        _train(study, code, seconds, workers, devices, time_limit, quiet, json)
+
+
+def resume(
+    context: typer.Context,
+    store: reading.Address,
+    target: Target = None,
+    name: reading.Name = None,
+    trials: Trials = None,
+    seconds: Seconds = None,
+    workers: Workers = 1,
+    devices: Devices = None,
+    time_limit: TimeLimit = None,
+    quiet: Quiet = False,
+    json: reading.Json = False,
+) -> None:
+    """Go on with a study where it stands."""
+    with reading.find(store, name) as there:
+        name, stored = there.name, there.space
+    code = Code.find(target, context.obj)
+    given = {part: code.beside.get(part) for part in ("space", "sampler", "scheduler")}
+    if given["space"] != stored:
+        given["space"] = None
+    with Study.open(store, name, trials=trials, **given) as study:
+        _check_end(study.space, study.definition.scheduler.name, trials, seconds)
+        _train(study, code, seconds, workers, devices, time_limit, quiet, json)
+
+
+def _space(text: str | None, code: Code) -> Space:
+    if text is not None and text.endswith((".toml", ".json")):
+        return spaces.read(Path(text))
+    name = text or "space"
+    if name not in code.beside:
+        raise Misuse(f"there is no space: give --space FILE.toml, or define `{name}` beside the target")
+    space = code.beside[name]
+    return space if isinstance(space, Space) else Space(space)
+
+
+def _goals(minimise: list[str], maximise: list[str], code: Code) -> list[Goal]:
+    goals = [Goal(metric) for metric in minimise] + [Goal(metric, maximise=True) for metric in maximise]
+    found = goals or code.beside.get("goals", [])
+    if not found:
+        raise Misuse("say what to optimise: --minimise METRIC or --maximise METRIC")
+    return [found] if isinstance(found, Goal) else list(found)
+
+
+def _scheduler(text: str | None, steps: int | None, code: Code) -> Any:
+    if text is not None and steps is not None:
+        raise Misuse(f"--steps is for studies without a scheduler: write steps={steps} into --scheduler")
+    if text is not None:
+        return construct(text, SCHEDULERS, "scheduler", PARTS)
+    return schedulers.Full(steps) if steps is not None else code.beside.get("scheduler", schedulers.Full())
+
+
+def _check_end(space: Space, scheduler: str, trials: int | None, seconds: float | None) -> None:
+    """Full starts one trial after the other: without a limit only a finite space ends it."""
+    if scheduler == "Full" and trials is None and seconds is None and math.isinf(space.size):
+        raise Misuse("the search would never end: give --trials, --seconds, or a --scheduler with an end of its own")
+
+
+def _checked(store: Path) -> Path:
+    if store.is_dir():
+        raise Misuse(f"--store {store} is a folder; name a file, such as {store / 'study.db'}")
+    return store
+
+
+def _train(
+    study: Study,
+    code: Code,
+    seconds: float | None,
+    workers: int,
+    devices: list[str] | None,
+    time_limit: float | None,
+    quiet: bool,
+    json: bool,
+) -> None:
+    """Run a study, and say how it stands afterwards."""
+    with contextlib.nullcontext() if quiet else Progress(seconds) as progress:
+        outcome = execute(
+            study,
+            code.train,
+            workers=workers,
+            devices=devices,
+            time_limit=time_limit,
+            seconds=seconds,
+            progress=progress,
+        )
+    found = {"outcome": outcome, **reading.summary(study)}
+    if json:
+        output.as_json(found)
+    else:
+        output.pairs(reading.brief(found))
+    if outcome == "interrupted":
+        raise typer.Exit(130)
+
+
+def demo(
+    data: Annotated[
+        Literal["digits", "fashion-mnist"], typer.Option("--data", help="Real images to train on.")
+    ] = "digits",
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="Where the idx files of Fashion-MNIST lie.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for what is found.")] = Path("demo-out"),
+    population: Annotated[int, typer.Option("--population", min=2, help="Members, and trials of random search.")] = 16,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of every member.")] = None,
+    ready: Annotated[int | None, typer.Option("--ready", min=1, help="Steps between two decisions.")] = None,
+    workers: Workers = 2,
+    seed: Annotated[int, typer.Option("--seed", help="All randomness follows from it.")] = 0,
+    quiet: Quiet = False,
+    json: reading.Json = False,
+) -> None:
+    """Population based training against random search, on real images."""
+    for module in ("torch", "safetensors", "matplotlib"):
+        if find_spec(module) is None:
+            raise Misuse(f"the demo needs {module}: pip install 'tunesmith[demo]'")
+    from tunesmith.workloads import demo
+
+    with contextlib.nullcontext() if quiet else Progress() as progress:
+        result = demo.run(data, data_dir, out, population, steps, ready, workers, seed, progress)
+    if json:
+        found = {"outcome": result.outcome, "rows": result.rows, "files": [str(file) for file in result.files]}
+        output.as_json(found)
+    elif result.outcome == "interrupted":
+        output.line(f"interrupted; the same command goes on: the study is {result.files[0]}")
+    else:
+        output.line(f"\n{result.table}\n")
+        output.pairs({file.name: str(file) for file in result.files})
+    if result.outcome == "interrupted":
+        raise typer.Exit(130)

@@ -13,7 +13,9 @@ from tunesmith.cli.errors import Misuse
 from tunesmith.cli.expressions import construct
 from tunesmith.space import Categorical, Space
 
-_DOMAINS = {name: getattr(domains, name) for name in ("Float", "Integer", "Ordinal", "Categorical", "Constant", "Prior")}
+_DOMAINS = {
+    name: getattr(domains, name) for name in ("Float", "Integer", "Ordinal", "Categorical", "Constant", "Prior")
+}
 _CONSTRAINTS = {name: getattr(domains, name) for name in ("less_than", "forbid")}
 
 
@@ -28,7 +30,9 @@ def read(path: Path) -> Space:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError:
-        raise Misuse(f"there is no file {path}; --space names a .toml or .json file, or a variable of the target") from None
+        raise Misuse(
+            f"there is no file {path}; --space names a .toml or .json file, or a variable of the target"
+        ) from None
     except ValueError as error:
         raise Misuse(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("space"), dict):
@@ -60,5 +64,5 @@ def _domain(name: str, value: Any) -> Any:
                 raise Misuse(f"parameter {name!r}: option {option!r} must be a table of parameters (it may be empty)")
         return Categorical({option: _space(branch) for option, branch in value.items()})
     if isinstance(value, list):
-        raise Misuse(f"parameter {name!r}: write \"Categorical({value})\" or \"Ordinal({value})\" for a list")
+        raise Misuse(f'parameter {name!r}: write "Categorical({value})" or "Ordinal({value})" for a list')
     return value

@@ -52,7 +52,9 @@ def _module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = error.name or name
         if missing == name or name.startswith(f"{missing}."):
-            raise Misuse(f"there is no module {missing!r}; a target is file.py:function or package.module:function") from error
+            raise Misuse(
+                f"there is no module {missing!r}; a target is file.py:function or package.module:function"
+            ) from error
         raise Misuse(f"{name} needs the module {missing!r}, which is not installed") from error
     except SyntaxError as error:
         raise Misuse(f"{error.filename}, line {error.lineno}: {error.msg}") from error

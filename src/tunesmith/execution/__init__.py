@@ -1,0 +1,38 @@
+"""Training: what users write, where it runs, and the loop that connects it to a study."""
+
+from tunesmith.execution.adapters import Stopped, Trial, as_task
+from tunesmith.execution.base import ExecutionError, Executor, Failure, Report, Task, current_job
+from tunesmith.execution.checkpoints import CheckpointError, Checkpoints, Files, Saved
+from tunesmith.execution.command import Command
+from tunesmith.execution.driver import Outcome, drive
+from tunesmith.execution.inline import Inline
+from tunesmith.execution.leases import Lease
+from tunesmith.execution.processes import Processes
+from tunesmith.execution.session import Options, Session
+from tunesmith.execution.tune import run, tune
+
+__all__ = [
+    "CheckpointError",
+    "Checkpoints",
+    "Command",
+    "ExecutionError",
+    "Executor",
+    "Failure",
+    "Files",
+    "Inline",
+    "Lease",
+    "Options",
+    "Outcome",
+    "Processes",
+    "Report",
+    "Saved",
+    "Session",
+    "Stopped",
+    "Task",
+    "Trial",
+    "as_task",
+    "current_job",
+    "drive",
+    "run",
+    "tune",
+]

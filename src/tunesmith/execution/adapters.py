@@ -8,21 +8,22 @@
 4. a function whose first parameter is called ``trial`` (or annotated ``Trial``): one ``trial.report(...)`` a step;
 5. any other function of the configuration: trains in one step and returns the metrics.
 
-``setup``, generators and functions get the trial's random numbers if they have a parameter ``seed`` (an int) or ``rng`` (a numpy
-generator).
+``setup``, generators and functions of the configuration get the trial's random numbers if they have a parameter
+``seed`` (an int) or ``rng`` (a numpy generator).
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Mapping
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from tunesmith.execution.base import CannotContinue, Ended, Task, current_job
+from tunesmith.execution.base import ContinueError, EndedError, Task, current_job
 from tunesmith.execution.checkpoints import Files
 from tunesmith.rng import stream
 
@@ -42,8 +43,8 @@ def as_task(train: Any) -> Task[Any]:
     if not callable(train):
         missing = [name for name in _METHODS if not callable(getattr(train, name, None))]
         raise TypeError(
-            f"{train!r} is no training code: give a generator, a function, a class with setup and step, a Command, or an "
-            f"object with init, step, save and load (this one lacks {', '.join(missing)})"
+            f"{train!r} is no training code: give a generator, a function, a class with setup and step, a Command, "
+            f"or an object with init, step, save and load (this one lacks {', '.join(missing)})"
         )
     function = _function(train)
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
@@ -65,15 +66,18 @@ def as_task(train: Any) -> Task[Any]:
 class ClassTask:
     """A class with ``setup(config)``, ``step() -> metrics``, ``save() -> tree`` and ``load(tree)``.
 
-    ``save(path)`` and ``load(path)`` write files instead, into a directory of their own. After a fork a new instance gets
-    ``setup(new config)``, ``load(tree of the source)`` and, where it has one, ``reconfigure(new config)``: there it makes the new
-    hyperparameters hold over what the checkpoint brought along. ``close()`` is called when the instance is given up.
+    ``save(path)`` and ``load(path)`` write files instead, into a directory of their own. After a fork a new instance
+    gets ``setup(new config)``, ``load(tree of the source)`` and, where it has one, ``reconfigure(new config)``: there
+    it makes the new hyperparameters hold over what the checkpoint brought along. ``close()`` is called when the
+    instance is given up.
     """
 
     def __init__(self, kind: type) -> None:
         missing = [name for name in ("setup", "step") if not callable(getattr(kind, name, None))]
         if missing:
-            raise TypeError(f"the class {kind.__qualname__} lacks {' and '.join(missing)}: it needs setup(config) and step()")
+            raise TypeError(
+                f"the class {kind.__qualname__} lacks {' and '.join(missing)}: it needs setup(config) and step()"
+            )
         self.kind = kind
         has = [callable(getattr(kind, name, None)) for name in ("save", "load")]
         if any(has) and not all(has):
@@ -100,7 +104,7 @@ class ClassTask:
     def load(self, tree: Any, config: Any) -> Any:
         """A new instance with the saved state and the hyperparameters of ``config``."""
         if not self.saves:
-            raise CannotContinue(f"the class {self.kind.__qualname__} can't be continued: give it save and load")
+            raise ContinueError(f"the class {self.kind.__qualname__} can't be continued: give it save and load")
         instance = self.init(config, None)
         instance.load(tree)
         if hasattr(instance, "reconfigure"):
@@ -127,8 +131,8 @@ class _Generation:
 class GeneratorTask:
     """A generator function ``train(config, state=None)`` that yields ``metrics`` or ``(metrics, state)`` once a step.
 
-    The state is a tree, or a function without arguments that makes one (called only when a checkpoint is due). To continue or
-    fork a trial the function is called anew with ``state=`` that tree.
+    The state is a tree, or a function without arguments that makes one (called only when a checkpoint is due). To
+    continue or fork a trial the function is called anew with ``state=`` that tree.
     """
 
     def __init__(self, train: Callable[..., Generator[Any, None, Any]]) -> None:
@@ -143,7 +147,7 @@ class GeneratorTask:
         try:
             value = next(state.steps)
         except StopIteration:
-            raise Ended("a generator must yield once a step") from None
+            raise EndedError("a generator must yield once a step") from None
         if isinstance(value, tuple) and len(value) == 2:
             value, state.state = value
         else:
@@ -157,7 +161,7 @@ class GeneratorTask:
     def load(self, tree: Any, config: Any) -> _Generation:
         """A new generator that is given the state."""
         if "state" not in inspect.signature(self.train).parameters:
-            raise CannotContinue(f"{_name(self.train)} can't be continued: give it a parameter `state=None`")
+            raise ContinueError(f"{_name(self.train)} can't be continued: give it a parameter `state=None`")
         return _Generation(self.train(config, state=tree, **_random(self.train)), tree)
 
     def close(self, state: _Generation) -> None:
@@ -211,7 +215,7 @@ class Trial:
     def _advance(self, train: Callable[[Trial], Any]) -> Any:
         """Let the function run to its next report, and return the metrics."""
         if self._thread is None:
-            self._thread = Thread(target=self._run, args=(train,), name=f"trial-{self.number}", daemon=True)
+            self._thread = Thread(target=copy_context().run, args=(self._run, train), name=f"trial-{self.number}", daemon=True)
             self._thread.start()
         else:
             self._orders.put(True)
@@ -219,7 +223,7 @@ class Trial:
         if news == "error":
             raise value
         if news == "end":
-            raise Ended("call trial.report once a step")
+            raise EndedError("call trial.report once a step")
         return value
 
     def _run(self, train: Callable[[Trial], Any]) -> None:
@@ -283,9 +287,9 @@ class ValueTask:
     def step(self, state: bool, config: Any) -> tuple[bool, Any]:
         """The one step."""
         if state:
-            raise Ended(
-                f"{_name(self.train)}(config) returns one value, so it has one step; for more let it yield metrics, or take "
-                "`trial` and call trial.report(...)"
+            raise EndedError(
+                f"{_name(self.train)}(config) returns one value, so it has one step; for more let it yield metrics, "
+                "or take `trial` and call trial.report(...)"
             )
         return True, self.train(config, **_random(self.train))
 
@@ -294,10 +298,10 @@ class ValueTask:
 
     def load(self, tree: Any, config: Any) -> bool:
         """There is nothing to continue."""
-        raise CannotContinue(f"{_name(self.train)}(config) can't be continued: let it yield (metrics, state)")
+        raise ContinueError(f"{_name(self.train)}(config) can't be continued: let it yield (metrics, state)")
 
 
-# -- helpers ------------------------------------------------------------------------------------------------------------
+# -- helpers ------------------------------------------------------------------------------------------------------
 
 
 def _evaluate(state: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ class Task(Protocol[State]):
         ...
 
     def load(self, tree: Any, config: Any) -> State:
-        """The state again, of a tree or of the directory that ``Files`` wrote; hyperparameters are those of ``config``."""
+        """The state again, of a tree or of the directory that ``Files`` wrote, with hyperparameters from ``config``."""
         ...
 
 
@@ -48,11 +49,11 @@ class ExecutionError(TunesmithError):
     """The run can't go on; the message says why and what to do."""
 
 
-class Ended(Exception):  # noqa: N818 - it is not always an error
+class EndedError(Exception):
     """Training code has come to its end by itself."""
 
 
-class CannotContinue(TunesmithError):
+class ContinueError(TunesmithError):
     """A trial is to go on from an earlier state, but its task saved none."""
 
 
@@ -69,13 +70,14 @@ class Failure:
 class Report:
     """News of the job ``ask``.
 
-    ``metrics`` has one value a step for the steps ``start + 1, start + 2, ...``, which took ``seconds``; ``saved`` is a checkpoint
-    of the last of them. ``done`` is set in the last report of a job, and ``failure`` where it ended early. ``note`` is for people.
+    ``metrics`` has one value a step for the steps ``start + 1, start + 2, ...``, which took ``seconds``; ``saved`` is a
+    checkpoint of the last of them. ``done`` is set in the last report of a job, and ``failure`` where it ended early.
+    ``note`` is for people.
     """
 
     ask: int
     start: int
-    metrics: dict[str, list[float | None]] = field(default_factory=dict)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
     saved: Saved | None = None
     done: bool = False
@@ -107,7 +109,7 @@ class Executor(Protocol):
     def interrupt(self) -> None:
         """Let running jobs save their state and end after their present step, with a failure of kind ``lost``.
 
-        Safe in a signal handler.
+        It only sets a flag, so that a signal handler may call it.
         """
         ...
 
@@ -125,7 +127,7 @@ def current_job() -> Job:
     return CURRENT.get()
 
 
-def as_metrics(value: Any, required: tuple[str, ...]) -> dict[str, float | None]:
+def as_metrics(value: Any, required: tuple[str, ...]) -> dict[str, float]:
     """Metrics as training code gives them: a mapping, or a number where there is one required metric.
 
     Raises:
@@ -139,14 +141,16 @@ def as_metrics(value: Any, required: tuple[str, ...]) -> dict[str, float | None]
     else:
         raise TypeError(f"the metrics {value!r} must be a dict with {', '.join(map(repr, required))}")
     for name in required:
-        if metrics.get(name) is None:
+        if name not in metrics:
             raise KeyError(f"the metric {name!r}, a goal or constraint of the study, is missing; got {sorted(metrics)}")
     return metrics
 
 
-def _number(name: object, value: Any) -> float | None:
-    if type(value) is float or value is None:
+def _number(name: object, value: Any) -> float:
+    if type(value) is float:
         return value
+    if value is None:
+        return math.nan
     if not isinstance(value, str | bytes):
         try:
             return float(value)

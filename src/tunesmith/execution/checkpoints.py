@@ -1,11 +1,13 @@
 """Checkpoints on disk: one file each, written atomically, checked by a digest, and loaded without executing anything.
 
-A tree of plain values becomes a JSON file; one with arrays a safetensors file (which other tools can open) whose metadata holds
-the structure. Training code that writes its own files gets a directory. Places are relative to the root, so that a study can be moved.
+A tree of plain values becomes a JSON file; one with arrays a safetensors file (which other tools can open) whose
+metadata holds the structure. Training code that writes its own files gets a directory. Places are relative to the
+root, so that a study can be moved.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +16,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +24,16 @@ from uuid import uuid4
 
 import numpy as np
 
+from tunesmith.errors import TunesmithError
 from tunesmith.execution.trees import Bytes, Leaf, Tree, pack, unpack
 
 _PLACE = re.compile(r"\d+/(\d+)\.(json|safetensors|files)")
 _METADATA = "tunesmith"  # key of the structure in the metadata of a safetensors file
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _ABANDONED = 3600.0  # seconds after which an unfinished file of another machine is taken for abandoned
 
 
-class CheckpointError(Exception):
+class CheckpointError(TunesmithError):
     """A checkpoint is missing or damaged, or cannot be written."""
 
 
@@ -73,9 +78,10 @@ class Checkpoints:
                 for chunk in _safetensors(structure, leaves) if leaves else [structure.encode()]:
                     file.write(chunk)
                     digest.update(chunk)
-            os.replace(temporary, self.root / where)
+            temporary.replace(self.root / where)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
             raise self._unwritable(error) from error
         return Saved(step, where, digest.hexdigest())
 
@@ -93,7 +99,9 @@ class Checkpoints:
                 with path.open("rb") as file:
                     found = hashlib.file_digest(file, _hasher).hexdigest()
         except FileNotFoundError as error:
-            raise CheckpointError(f"the checkpoint {path} is missing: was the directory moved or cleaned up?") from error
+            raise CheckpointError(
+                f"the checkpoint {path} is missing (was the directory moved, or cleaned up?)"
+            ) from error
         if found != digest:
             raise CheckpointError(f"the checkpoint {path} is damaged or cut short: its digest is not the recorded one")
         if path.suffix == ".files":
@@ -150,13 +158,17 @@ class Checkpoints:
         path = self.root / where
         try:
             temporary.mkdir(parents=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
             files.write(temporary)
             digest = _digest_files(temporary)
             if path.exists():
-                os.replace(path, old := self._temporary(trial, step))
-                shutil.rmtree(old)
-            os.replace(temporary, path)
+                shutil.rmtree(path.replace(self._temporary(trial, step)))
+            temporary.replace(path)
         except OSError as error:
+            if error.errno not in _DISK:
+                raise  # a mistake in the user's own code
             raise self._unwritable(error) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -176,11 +188,15 @@ class Checkpoints:
 
     def _path(self, where: str) -> Path:
         if not _PLACE.fullmatch(where):
-            raise CheckpointError(f"{where!r} is not a place of a checkpoint below {self.root}: the study names a foreign file")
+            raise CheckpointError(
+                f"{where!r} is not a place of a checkpoint below {self.root}: the study names a foreign file"
+            )
         return self.root / where
 
     def _unwritable(self, error: OSError) -> CheckpointError:
-        return CheckpointError(f"cannot write checkpoints to {self.root}: {error.strerror or error}; free or change the disk")
+        return CheckpointError(
+            f"cannot write checkpoints to {self.root}: {error.strerror or error}; free or change the disk"
+        )
 
 
 def _hasher() -> Any:

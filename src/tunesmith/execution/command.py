@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.errors import TunesmithError
-from tunesmith.execution.base import CannotContinue, Ended, current_job
+from tunesmith.execution.base import ContinueError, EndedError, current_job
 from tunesmith.execution.checkpoints import Files
 
 _PLACEHOLDER = re.compile(r"\{([\w.\-]+)\}")
@@ -32,7 +32,6 @@ class Program:
     folder: Path
     load: Path | None = None
     process: subprocess.Popen[str] | None = None
-    errors: Any = None
     other: deque[str] = field(default_factory=lambda: deque(maxlen=20))
 
 
@@ -40,14 +39,14 @@ class Program:
 class Command:
     """An external command as a task. No shell is involved.
 
-    In the arguments ``{lr}`` stands for the value of the hyperparameter ``lr``, and ``{config}`` for the path of a JSON file with the
-    configuration. The command prints one JSON object a step, the metrics, on a line of its own (other lines are passed over) and
-    exits with status 0 when step ``TUNESMITH_UNTIL`` is done. Its environment has
+    In the arguments ``{lr}`` stands for the value of the hyperparameter ``lr``, and ``{config}`` for the path of a
+    JSON file with the configuration. The command prints one JSON object a step, the metrics, on a line of its own
+    (other lines are passed over) and exits with status 0 when step ``TUNESMITH_UNTIL`` is done. Its environment has
 
     * ``TUNESMITH_CONFIG`` (JSON), ``TUNESMITH_TRIAL``, ``TUNESMITH_SEED``,
     * ``TUNESMITH_START`` and ``TUNESMITH_UNTIL``: train the steps START + 1 to UNTIL,
     * ``TUNESMITH_LOAD``: directory with the state at START, only where START > 0,
-    * ``TUNESMITH_SAVE``: directory for the state at UNTIL; a command that writes nothing there can't be continued or forked.
+    * ``TUNESMITH_SAVE``: directory for the state at UNTIL; a command that writes nothing there can't be continued.
 
     Args:
         arguments: the program and its arguments.
@@ -61,7 +60,9 @@ class Command:
 
     def __post_init__(self) -> None:
         if isinstance(self.arguments, str | bytes) or not self.arguments:
-            raise TypeError(f'Command: {self.arguments!r} must be a list, such as ["python", "train.py", "--lr={{lr}}"]')
+            raise TypeError(
+                f'Command: {self.arguments!r} must be a list, such as ["python", "train.py", "--lr={{lr}}"]'
+            )
 
     def init(self, config: Any, rng: Any) -> Program:
         """Nothing is started yet."""
@@ -74,7 +75,7 @@ class Command:
         metrics = _next_metrics(state)
         if metrics is None:
             _finish(state)
-            raise Ended("the command exited with status 0")
+            raise EndedError("the command exited with status 0")
         state.step += 1
         if state.step == current_job().until:
             while _next_metrics(state) is not None:
@@ -109,7 +110,9 @@ class Command:
 
     def _start(self, state: Program, config: Mapping[str, Any]) -> None:
         if state.step > 0 and state.load is None:
-            raise CannotContinue(f"the command wrote nothing to $TUNESMITH_SAVE at step {state.step}: it can't be continued")
+            raise ContinueError(
+                f"the command wrote nothing to $TUNESMITH_SAVE at step {state.step}: it can't be continued"
+            )
         job = current_job()
         save = state.folder / f"save-{job.until}"
         save.mkdir(exist_ok=True)
@@ -126,12 +129,12 @@ class Command:
             environment["TUNESMITH_LOAD"] = str(state.load)
         values = {name: str(value) for name, value in config.items()} | {"config": str(state.folder / "config.json")}
         arguments = [_fill(os.fspath(argument), values) for argument in self.arguments]
-        state.errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         group = None if os.environ.get("TUNESMITH_WORKER") else 0  # Ctrl-C is for the driver, not for the command
-        state.process = subprocess.Popen(
-            arguments, cwd=self.cwd, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=state.errors,
-            text=True, errors="replace", process_group=group,
-        )  # fmt: skip
+        with (state.folder / "errors").open("wb") as errors:
+            state.process = subprocess.Popen(
+                arguments, cwd=self.cwd, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=errors, text=True, errors="replace", process_group=group,
+            )  # fmt: skip
 
 
 def _folder(config: Mapping[str, Any]) -> Path:
@@ -143,7 +146,9 @@ def _folder(config: Mapping[str, Any]) -> Path:
 def _fill(argument: str, values: Mapping[str, str]) -> str:
     def value(match: re.Match[str]) -> str:
         if match[1] not in values:
-            raise TunesmithError(f"Command: {match[0]} in {argument!r} is no hyperparameter of this configuration: {sorted(values)}")
+            raise TunesmithError(
+                f"Command: {match[0]} in {argument!r} is no hyperparameter of this configuration: {sorted(values)}"
+            )
         return values[match[1]]
 
     return _PLACEHOLDER.sub(value, argument)
@@ -165,8 +170,7 @@ def _finish(state: Program) -> None:
     """Wait for the process; what it saved is where the next job goes on."""
     assert state.process is not None
     status = state.process.wait()
-    state.errors.seek(0)
-    tail = (state.errors.read().decode(errors="replace") or "".join(state.other))[-_TAIL:].strip()
+    tail = (_tail(state.folder / "errors") or "".join(state.other))[-_TAIL:].strip()
     arguments = state.process.args
     _release(state)
     if status:
@@ -177,10 +181,15 @@ def _finish(state: Program) -> None:
         shutil.rmtree(previous)
 
 
+def _tail(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        return file.read().decode(errors="replace")
+
+
 def _release(state: Program) -> None:
     assert state.process is not None
     assert state.process.stdout is not None
     state.process.stdout.close()
     state.process.wait()
-    state.errors.close()
     state.process = None

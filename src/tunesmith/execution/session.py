@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import traceback
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.errors import TunesmithError
-from tunesmith.execution.base import CURRENT, CannotContinue, Ended, Failure, Report, Task, as_metrics
+from tunesmith.execution.base import CURRENT, ContinueError, EndedError, Failure, Report, Task, as_metrics
 from tunesmith.execution.checkpoints import CheckpointError, Checkpoints, Saved
 from tunesmith.rng import stream
 
@@ -50,7 +51,7 @@ class _Pending:
     ask: int
     start: int
     since: float
-    rows: list[dict[str, float | None]] = field(default_factory=list)
+    rows: list[dict[str, float]] = field(default_factory=list)
     note: str = ""
 
     @property
@@ -60,7 +61,7 @@ class _Pending:
     def report(self, saved: Saved | None = None, done: bool = False, failure: Failure | None = None) -> Report:
         """Everything so far; what follows is a new report."""
         names = dict.fromkeys(name for row in self.rows for name in row)
-        metrics = {name: [row.get(name) for row in self.rows] for name in names}
+        metrics = {name: [row.get(name, math.nan) for row in self.rows] for name in names}
         now = perf_counter()
         report = Report(self.ask, self.start, metrics, now - self.since, saved, done, failure, self.note)
         self.start, self.rows, self.since, self.note = self.step, [], now, ""
@@ -97,23 +98,29 @@ class Session:
     def _train(self, job: Job, pending: _Pending) -> Iterator[Report]:
         config, options = dict(job.config), self.options
         state = self._begin(job, config, pending)
-        saved_at, start = pending.since, pending.start
+        saved_at = pending.since
         try:
-            while pending.step < job.until and not self.stopping.is_set():
+            while True:
                 state, metrics = self.task.step(state, config)
-                pending.rows.append(as_metrics(metrics, options.required))
+                pending.rows.append(row := as_metrics(metrics, options.required))
+                if not all(math.isfinite(row[name]) for name in options.required):
+                    self._close(state)
+                    yield pending.report(done=True)  # the study will fail the trial for it
+                    return
+                if pending.step >= job.until or self.stopping.is_set():
+                    break
                 now = perf_counter()
-                if pending.step < job.until and now - pending.since >= options.report_seconds:
+                if now - pending.since >= options.report_seconds:
                     saved = None
                     if now - saved_at >= options.checkpoint_seconds:
                         saved, saved_at = self._save(job.trial, pending.step, state), now
                     yield pending.report(saved)
                     pending.since = perf_counter()
-            saved = self._save(job.trial, pending.step, state) if pending.step > start else None
-        except Ended as end:
+            saved = self._save(job.trial, pending.step, state)
+        except EndedError as end:
             self._close(state)
-            raise Ended(
-                f"the training ended by itself after step {pending.step}, but step {job.until} was asked for{_detail(end)}"
+            raise EndedError(
+                f"the training ended by itself after step {pending.step}, but step {job.until} was asked for: {end}"
             ) from None
         except BaseException:
             self._close(state)
@@ -132,12 +139,12 @@ class Session:
             try:
                 tree = self.checkpoints.load(source.where, source.digest)  # type: ignore[union-attr]
             except CheckpointError as error:
-                pending.note += f"{error}. Going on from an earlier state.\n"
+                pending.note += f"{error}; going on from an earlier state\n"
                 continue
             pending.start = source.step
             return self.task.load(tree, config)
         if job.start > 0 and not job.sources:
-            raise CannotContinue(
+            raise ContinueError(
                 f"trial {job.trial} should go on from step {job.start}, but this training code saves no state: "
                 "let a generator yield (metrics, state), give trial.report(..., state=...), a class save and load, "
                 "or let a command write to $TUNESMITH_SAVE"
@@ -166,7 +173,7 @@ def explain(error: BaseException) -> Failure:
     """A failure with a traceback of the user's frames only; a message alone where there are none."""
     if isinstance(error, CheckpointError):
         return Failure(str(error), "lost", fatal=True)
-    if isinstance(error, Ended | TunesmithError):
+    if isinstance(error, EndedError | TunesmithError):
         return Failure(str(error))
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
@@ -176,10 +183,6 @@ def explain(error: BaseException) -> Failure:
     text = "".join(traceback.format_exception(type(error), error, frames, limit=-_FRAMES)).rstrip()
     full = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "RESOURCE_EXHAUSTED" in text
     return Failure(text, "out-of-memory" if full else "raised")
-
-
-def _detail(end: Ended) -> str:
-    return f": {end}" if str(end) else ""
 
 
 def _free_memory() -> None:

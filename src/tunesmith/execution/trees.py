@@ -1,7 +1,7 @@
 """Trees of plain values and arrays, taken apart into JSON and bytes and put together again. Executes nothing.
 
-A tree is made of dicts (with any plain keys), lists, tuples, None, bool, int, float, str and bytes, and of numpy arrays and
-scalars, torch tensors and jax arrays (which come back as numpy arrays) as leaves. Tensors come back on the CPU.
+A tree is made of dicts (with any plain keys), lists, tuples, None, bool, int, float, str and bytes, and of numpy arrays
+and scalars, torch tensors and jax arrays (which come back as numpy arrays) as leaves. Tensors come back on the CPU.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -100,13 +101,19 @@ def _pack_array(tree: Any, leaves: dict[str, Leaf], path: tuple[object, ...]) ->
                 return {_TAG: "scalar", "dtype": code, "v": data.tobytes().hex()}
             return _leaf("numpy", code, array.dtype.name, array.shape, data, leaves, path)
     raise TypeError(
-        f"{_show(path)} is a {type(tree).__module__}.{type(tree).__qualname__}, which a checkpoint cannot hold: use dicts, "
-        "lists, tuples, numbers, strings, numpy arrays and torch tensors, or write files yourself with save(self, path)"
+        f"{_show(path)} is a {type(tree).__module__}.{type(tree).__qualname__}, which no checkpoint can hold: use "
+        "dicts, lists, tuples, numbers, strings, numpy arrays and torch tensors, or write files with save(self, path)"
     )
 
 
 def _leaf(
-    kind: str, code: str, name: str, shape: tuple[int, ...], data: Bytes, leaves: dict[str, Leaf], path: tuple[object, ...]
+    kind: str,
+    code: str,
+    name: str,
+    shape: tuple[int, ...],
+    data: Bytes,
+    leaves: dict[str, Leaf],
+    path: tuple[object, ...],
 ) -> Any:
     label = ".".join(str(key) for key in path) or "state"
     if label in leaves or label == "__metadata__":
@@ -122,10 +129,8 @@ def _show(path: tuple[object, ...]) -> str:
 
 def _numpy_dtype(code: str) -> np.dtype[Any]:
     if code.startswith(("bfloat", "float8", "int4", "uint4")):
-        import ml_dtypes
-
-        return np.dtype(getattr(ml_dtypes, code))
-    dtype = np.dtype(code)
+        import_module("ml_dtypes")  # makes numpy know it
+    dtype: np.dtype[Any] = np.dtype(code)
     if dtype.hasobject:
         raise ValueError(f"element type {code!r} is not plain data")
     return dtype

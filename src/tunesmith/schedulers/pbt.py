@@ -198,8 +198,9 @@ class PBT(msgspec.Struct, frozen=True, kw_only=True):
         synchronous: wait for all members at every multiple of ``ready``. Otherwise nobody waits (the paper's way):
             a member is compared with what the others were last told to be worth.
 
-    With fewer workers than members the population is time-sliced, the least advanced member first. A member that
-    fails is replaced by a fork of one of the better half.
+    With fewer workers than members the population is time-sliced, the least advanced member first. Weights are never
+    copied from a member that is behind, so that no place in the population costs more than ``steps`` steps. A member
+    that fails is replaced by a fork of one of the better half.
     """
 
     population: int
@@ -344,7 +345,8 @@ class PBT(msgspec.Struct, frozen=True, kw_only=True):
             donor = self.exploit.select(member, state.ranking, rng)
         elif self.explore is None:
             donor = None
-        if donor is None or donor.step >= self.steps:
+        behind = donor is not None and donor.step < member.step and self.inherit != "hyperparameters"
+        if donor is None or behind or donor.step >= self.steps:
             return Resume(member.trial, min(member.step + self.ready, self.steps))
         return self._fork(state, donor, member, rng)
 

@@ -83,7 +83,7 @@ class SQLiteStore:
             return []
         try:
             return decode(body for (body,) in rows)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, TypeError, ValueError) as error:
             raise StoreError(f"{self.path}: an event of study {self.name!r} can't be read: {error}") from error
 
     def names(self) -> list[str]:

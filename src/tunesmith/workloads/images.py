@@ -47,7 +47,7 @@ class Images:
     @property
     def pixels(self) -> int:
         """Number of inputs of a model."""
-        return self.train.images.shape[1]
+        return int(self.train.images.shape[1])
 
     @property
     def classes(self) -> int:
@@ -150,4 +150,4 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
     expected = start + int(np.prod(shape, dtype=np.int64))
     if not shape or len(content) != expected:
         raise ValueError(f"{path}: {len(content)} bytes, expected {expected}: cut short or damaged, fetch it again")
-    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape).copy()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunesmith.analysis.lineage import lineage
@@ -172,7 +173,7 @@ def plot(seeds: Iterable[int], ready: int = 4) -> Figure:
         run = runs[(len(runs) - 1) // 2]
         shades = axes.contourf(grid, grid, height, levels=np.linspace(-0.8, OPTIMUM, 11), cmap="Greys_r", alpha=0.55)
         for path, colour, mark, size in zip(run.paths, ("#0072B2", "#D55E00"), "os", (9, 6), strict=True):
-            for before, after in zip(path[:-1], path[1:], strict=True):
+            for before, after in pairwise(path):
                 jump = np.array([before[-1], after[0]])
                 axes.plot(*jump.T, color=colour, lw=0.6, ls=":", alpha=0.8)
             for piece in path:

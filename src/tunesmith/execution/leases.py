@@ -1,0 +1,105 @@
+"""Leases: how a driver that has vanished is noticed.
+
+A driver keeps a file locked. The operating system drops the lock when the process dies, so on one machine this is
+seen at once. For drivers on other machines, where locks may not reach, the file is touched every few seconds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import socket
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Thread
+from uuid import uuid4
+
+_BEAT = 5.0  # seconds between two touches
+_ID = re.compile(r"[\w.\-]+-\d+-[0-9a-f]{8}")
+
+
+class Lease:
+    """The lease of this driver, and a look at those of others. A context manager: at its end the file is removed.
+
+    Args:
+        folder: where all drivers of a study keep their leases; None where nobody else can work on the study.
+        seconds: a driver on another machine that has not touched its file for so long has vanished.
+
+    Attributes:
+        id: name of this driver, unique: ``host-process-random``.
+    """
+
+    def __init__(self, folder: Path | None, seconds: float = 60.0) -> None:
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+        self.folder = folder
+        self.seconds = seconds
+        self._ended = Event()
+        self._file: int | None = None
+        self._thread: Thread | None = None
+
+    def __enter__(self) -> Lease:
+        if self.folder is not None:
+            self._file = _create(self._path(self.id))
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            self._thread = Thread(target=self._beat, name="tunesmith-lease", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        if self._thread is None or self._file is None or self.folder is None:
+            return
+        self._thread.join()
+        self._path(self.id).unlink(missing_ok=True)
+        os.close(self._file)
+        with suppress(OSError):
+            self.folder.rmdir()  # the last one turns off the light
+
+    def vanished(self, worker: str) -> bool:
+        """Whether the driver with this id is gone. False for this one, and for jobs that were asked without a lease."""
+        if self.folder is None or worker == self.id or not _ID.fullmatch(worker):
+            return False
+        path = self._path(worker)
+        try:
+            if worker.rsplit("-", 2)[0] == socket.gethostname():
+                return _unlocked(path)
+            return self._now() - path.stat().st_mtime > self.seconds
+        except FileNotFoundError:
+            return True
+
+    def _path(self, worker: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{worker}.lease"
+
+    def _now(self) -> float:
+        """The time, by the clock that stamps the files."""
+        assert self._file is not None
+        os.utime(self._file)
+        return os.fstat(self._file).st_mtime
+
+    def _beat(self) -> None:
+        while not self._ended.wait(min(_BEAT, self.seconds / 4)):
+            with suppress(OSError):
+                self._now()
+
+
+def _create(path: Path) -> int:
+    for _ in range(3):  # another driver's end may remove the empty folder in between
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    raise FileNotFoundError(path)
+
+
+def _unlocked(path: Path) -> bool:
+    """Whether nobody holds the lock of a file; if so the file is removed."""
+    file = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(file)
+    return True

@@ -1,0 +1,162 @@
+"""The ten-line case."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunesmith import schedulers
+from tunesmith.execution.adapters import as_task
+from tunesmith.execution.base import ExecutionError, Executor
+from tunesmith.execution.checkpoints import Checkpoints
+from tunesmith.execution.devices import Device
+from tunesmith.execution.driver import Outcome, drive
+from tunesmith.execution.inline import Inline
+from tunesmith.execution.processes import Processes
+from tunesmith.execution.session import Options
+from tunesmith.execution.worker import refuse_in_worker
+from tunesmith.records import Constraint, Goal
+from tunesmith.space import Space
+from tunesmith.storage.base import Store
+from tunesmith.study import Study
+
+
+def tune(
+    train: Any,
+    space: Space | Mapping[str, Any],
+    *,
+    maximise: str | None = None,
+    minimise: str | None = None,
+    goals: Sequence[Goal] | Goal = (),
+    constraints: Sequence[Constraint] = (),
+    sampler: Any = None,
+    scheduler: Any = None,
+    trials: int | None = None,
+    seconds: float | None = None,
+    steps: int | None = None,
+    workers: int = 1,
+    devices: Device | Sequence[Device] | None = None,
+    store: str | os.PathLike[str] | Store | None = None,
+    name: str = "study",
+    seed: int = 0,
+    time_limit: float | None = None,
+    checkpoints: str | os.PathLike[str] | None = None,
+    progress: Callable[[Study], object] | None = None,
+) -> Study:
+    """Search for the best configuration of some training code. With the same store, an earlier search goes on.
+
+    Args:
+        train: training code: a generator, a function, a class, a ``Command`` or a ``Task``; see
+            :func:`tunesmith.execution.adapters.as_task`.
+        space: what may vary.
+        maximise: name of the one metric to maximise; or
+        minimise: of the one to minimise; or
+        goals: all goals.
+        constraints: outcome constraints that the best trial has to satisfy.
+        sampler: where to look next; uniform draws by default.
+        scheduler: which job is next; by default every trial is trained for ``steps`` steps.
+        trials: how many trials are started in all, those of earlier runs included.
+        seconds: how long this run may take; what is running then goes on in the next one.
+        steps: steps of every trial, where there is no scheduler; 1 by default.
+        workers: jobs at once. One runs in this process; more run in worker processes.
+        devices: where worker processes run: see :func:`tunesmith.execution.devices.parse`.
+        store: None for memory, the path of a SQLite file, or a store.
+        name: name of the study in the store.
+        seed: all randomness follows from it.
+        time_limit: seconds that a job may take; makes a worker process of the only worker, too.
+        checkpoints: directory for states; by default next to the store, ``x.checkpoints/study`` for ``x.db``, and a
+            temporary one where the study is in memory.
+        progress: called with the study now and then, and at the end.
+
+    Returns:
+        The study, also after Ctrl-C: ``study.best``, ``study.trials``.
+
+    Raises:
+        ValueError: the goals are not clear, or the search would never end.
+        ExecutionError: too many trials fail, a worker can't start, or no state can be saved.
+    """
+    refuse_in_worker()
+    as_task(train)  # says now what is wrong with it
+    if scheduler is not None and steps is not None:
+        raise ValueError(f"steps={steps} is for studies without a scheduler: give it to the scheduler")
+    scheduler = schedulers.Full(steps or 1) if scheduler is None else scheduler
+    space = space if isinstance(space, Space) else Space(dict(space))
+    _check_end(space, scheduler, trials, seconds)
+    study = Study(
+        space, _goals(maximise, minimise, goals), sampler, scheduler, store,
+        name=name, seed=seed, constraints=constraints, trials=trials,
+    )  # fmt: skip
+    run(
+        study,
+        train,
+        workers=workers,
+        devices=devices,
+        time_limit=time_limit,
+        seconds=seconds,
+        checkpoints=checkpoints,
+        progress=progress,
+    )
+    return study
+
+
+def run(
+    study: Study,
+    train: Any,
+    *,
+    workers: int = 1,
+    devices: Device | Sequence[Device] | None = None,
+    time_limit: float | None = None,
+    seconds: float | None = None,
+    checkpoints: str | os.PathLike[str] | None = None,
+    progress: Callable[[Study], object] | None = None,
+    max_failures: int | None = None,
+) -> Outcome:
+    """Work on an existing study; the arguments are those of :func:`tune`.
+
+    Args:
+        max_failures: see :func:`tunesmith.execution.driver.drive`.
+
+    Returns:
+        Why the run has ended: ``"done"``, ``"interrupted"`` or ``"seconds"``.
+    """
+    path = getattr(study.store, "path", None)
+    with tempfile.TemporaryDirectory(prefix="tunesmith-", ignore_cleanup_errors=True) as temporary:
+        default = temporary if path is None else Path(path).with_suffix(".checkpoints") / study.name
+        root = Path(checkpoints or default).absolute()
+        metrics = [goal.metric for goal in study.goals] + [rule.metric for rule in study.constraints]
+        options = Options(tuple(dict.fromkeys(metrics)), str(root))
+        executor: Executor
+        if workers == 1 and devices is None and time_limit is None:
+            executor = Inline(as_task(train), options)
+        else:
+            executor = Processes(train, options, workers=workers, devices=devices, time_limit=time_limit)
+        return drive(
+            study,
+            executor,
+            checkpoints=Checkpoints(root),
+            seconds=seconds,
+            max_failures=max_failures,
+            progress=progress,
+        )
+
+
+def _goals(maximise: str | None, minimise: str | None, goals: Sequence[Goal] | Goal) -> tuple[Goal, ...]:
+    named = [Goal(name, maximise=name is maximise) for name in (maximise, minimise) if name is not None]
+    goals = (goals,) if isinstance(goals, Goal) else tuple(goals)
+    if bool(named) == bool(goals) or len(named) > 1:
+        raise ValueError(
+            'say what to optimise with exactly one of maximise="metric", minimise="metric" and goals=[...]'
+        )
+    return tuple(named) or goals
+
+
+def _check_end(space: Space, scheduler: Any, trials: int | None, seconds: float | None) -> None:
+    """Full starts one trial after the other: without a limit only a finite space ends it."""
+    if isinstance(scheduler, schedulers.Full) and trials is None and seconds is None and space.size == float("inf"):
+        raise ValueError("the search would never end: give trials=, seconds=, or a scheduler with an end of its own")
+
+
+__all__ = ["ExecutionError", "run", "tune"]

@@ -1,0 +1,102 @@
+"""A local worker process: it takes jobs from a pipe and sends reports back. Started by ``processes.py``."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, NamedTuple
+
+from tunesmith.errors import TunesmithError
+
+MARK = "TUNESMITH_WORKER"  #: set in the environment of a worker
+starting = False
+"""True in a worker while it imports the user's script."""
+
+
+class Setup(NamedTuple):
+    """What a worker gets first: how to import the user's script if the code needs it, the pickled code, the options."""
+
+    preparation: dict[str, Any] | None
+    code: bytes
+    options: Any
+
+
+class Broken(NamedTuple):
+    """What a worker sends if it can't start."""
+
+    error: str
+
+
+READY = "ready"
+
+
+def refuse_in_worker() -> None:
+    """Stop a script that starts its study anew in every worker.
+
+    Raises:
+        TunesmithError: this process is a worker that is importing the user's script.
+    """
+    if starting:
+        raise TunesmithError(
+            "the script starts its study when it is imported, as every worker process does: put that under "
+            '`if __name__ == "__main__":`'
+        )
+
+
+def main(descriptor: int) -> None:
+    """Serve the driver at the other end of a socket until it says goodbye or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver
+    os.set_inheritable(descriptor, False)
+    connection = Connection(descriptor)
+    session = _start(connection)
+    if session is None:
+        return
+    jobs: SimpleQueue[Any] = SimpleQueue()
+    Thread(target=_listen, args=(connection, jobs, session), daemon=True).start()
+    connection.send(READY)
+    while (job := jobs.get()) is not None:
+        for report in session.run(job):
+            connection.send(report)
+    session.close()
+
+
+def _start(connection: Connection) -> Any:
+    """The session for what the driver sends first; None, and the driver knows, if that can't be."""
+    global starting
+    try:
+        setup: Setup = connection.recv()
+        if setup.preparation is not None:
+            from multiprocessing import spawn
+
+            starting = True
+            spawn.prepare(setup.preparation)
+            starting = False
+        from tunesmith.execution.adapters import as_task
+        from tunesmith.execution.session import Session
+
+        return Session(as_task(pickle.loads(setup.code)), setup.options)
+    except TunesmithError as error:
+        connection.send(Broken(str(error)))
+    except BaseException:
+        connection.send(Broken(traceback.format_exc()))
+    return None
+
+
+def _listen(connection: Connection, jobs: SimpleQueue[Any], session: Any) -> None:
+    """Pass jobs on; note that the driver wants a break; die with the driver."""
+    while True:
+        try:
+            message = connection.recv()
+        except (EOFError, OSError):
+            sys.stderr.flush()
+            os.killpg(0, signal.SIGKILL)  # this process leads a group: what it started goes with it
+        if message == "stop":
+            session.stopping.set()
+        else:
+            jobs.put(message)

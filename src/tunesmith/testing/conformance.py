@@ -1,0 +1,289 @@
+"""Conformance suites: what every sampler, scheduler and store has to satisfy.
+
+Subclass one in a test module, supply ``make``, and pytest finds the checks::
+
+    class TestMySampler(SamplerConformance):
+        def make(self):
+            return MySampler()
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tunesmith import Categorical, Float, Goal, Integer, Ordinal, Space, Study, forbid, less_than, replay, samplers
+from tunesmith.records import FailureKind, Opened, Told
+from tunesmith.samplers import Sampler
+from tunesmith.schedulers import Full, Scheduler
+from tunesmith.storage import Store
+from tunesmith.study import Job
+from tunesmith.trials import Checkpoint
+
+GOAL = Goal("score", maximise=True)
+
+
+def mixed() -> Space:
+    """A space with every kind of parameter, a conditional branch and constraints."""
+    branches = {"sgd": Space({"momentum": Float(0.0, 0.99)}), "adam": Space({"beta": Float(0.8, 0.999)}), "none": None}
+    return Space(
+        {
+            "lr": Float(1e-5, 1e-1, log=True),
+            "low": Float(0.0, 1.0),
+            "high": Float(0.0, 1.0),
+            "layers": Integer(1, 4),
+            "batch": Ordinal([16, 32, 64]),
+            "optimizer": Categorical(branches),
+            "epochs": 10,
+        },
+        constraints=[less_than("low", "high"), forbid({"batch": 64, "optimizer": "adam"})],
+    )
+
+
+def finite() -> Space:
+    """A space of 11 allowed configurations."""
+    return Space(
+        {"a": Integer(1, 3), "b": Categorical(["x", "y", "z", "w"])}, constraints=[forbid({"a": 2, "b": "y"})]
+    )
+
+
+def score(job: Job) -> float:
+    """A value for a job that depends on its configuration and its step alone."""
+    numbers = [v for v in job.config.values() if isinstance(v, (int, float))]
+    return math.sin(sum(numbers)) + job.until / 100
+
+
+def play(study: Study, rng: np.random.Generator, *, workers: int = 4, faults: float = 0.0, jobs: int = 200) -> int:
+    """Do jobs of a study in a random interleaving: several are out at once, told whole or in parts, some fail.
+
+    Args:
+        study: what to work on.
+        rng: decides the interleaving.
+        workers: jobs that may be out at once.
+        faults: share of jobs that raise, crash, vanish, or give a value that is not finite.
+        jobs: stop asking after so many.
+
+    Returns:
+        How many jobs were asked.
+    """
+    out: list[Job] = []
+    asked = 0
+    idle = False
+    while out or not idle:
+        if len(out) < workers and asked < jobs and (not out or rng.random() < 0.5):
+            job = study.ask()
+            if job is not None:
+                asked += 1
+                out.append(job)
+                continue
+            idle = not out
+        elif not out:
+            idle = True
+        if out:
+            _finish(study, out.pop(int(rng.integers(len(out)))), rng, faults)
+    return asked
+
+
+def _finish(study: Study, job: Job, rng: np.random.Generator, faults: float) -> None:
+    half = (job.start + job.until) // 2
+    if half > job.start and rng.random() < 0.3:
+        study.tell(job, {"score": score(job)}, step=half, checkpoint=Checkpoint(job.trial, half, "half", "digest"))
+    if rng.random() < faults:
+        kinds: list[FailureKind] = ["raised", "crashed", "lost", "timeout", "non-finite"]
+        kind = kinds[int(rng.integers(len(kinds)))]
+        if kind == "non-finite":
+            study.tell(job, {"score": math.nan})
+        else:
+            study.fail(job, "on purpose", kind)
+        return
+    study.tell(job, {"score": score(job)}, checkpoint=Checkpoint(job.trial, job.until, "end", "digest"))
+
+
+class SamplerConformance:
+    """What every sampler has to satisfy. Subclasses supply ``make``."""
+
+    def make(self) -> Sampler[Any]:
+        """The sampler under test."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("make_space", [mixed, finite])
+    def test_points_are_allowed(self, make_space: Callable[[], Space]) -> None:
+        """Every proposal is in the space and satisfies its constraints."""
+        study = Study(make_space(), [GOAL], self.make(), trials=11)
+        while (job := study.ask()) is not None:
+            study.space.check(job.config)
+            study.tell(job, {"score": score(job)})
+        assert len(study.trials) == 11
+
+    @pytest.mark.parametrize("make_space", [mixed, finite])
+    def test_ask_changes_nothing(self, make_space: Callable[[], Space]) -> None:
+        """Asking twice in the same state with the same randomness gives the same point."""
+        sampler, space = self.make(), make_space()
+        state = sampler.init(space, [GOAL], np.random.default_rng(0))
+        first, again = (sampler.ask(state, np.random.default_rng(1)) for _ in range(2))
+        assert first is not None and again is not None
+        np.testing.assert_array_equal(first, again)
+
+    def test_nothing_is_tried_twice(self) -> None:
+        """A finite space is gone through once, and then the study says that nothing is left."""
+        study = Study(finite(), [GOAL], self.make())
+        play(study, np.random.default_rng(0), faults=0.2)
+        keys = [study.space.key(trial.config) for trial in study.trials]
+        assert len(keys) == len(set(keys)) == 11
+        assert study.ask() is None and "nothing is left" in study.message
+
+    def test_results_of_others_are_not_tried_again(self) -> None:
+        """What was added or enqueued is not proposed."""
+        study = Study(finite(), [GOAL], self.make())
+        study.add({"a": 1, "b": "x"}, {"score": 1.0})
+        study.enqueue({"a": 3, "b": "w"})
+        play(study, np.random.default_rng(0))
+        assert len({study.space.key(trial.config) for trial in study.trials}) == len(study.trials) == 11
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_replay(self, seed: int) -> None:
+        """Any interleaving, with failures, is decided the same way again from its log."""
+        study = Study(mixed(), [GOAL], self.make(), Full(10), seed=seed, trials=40)
+        play(study, np.random.default_rng(seed), faults=0.3)
+        assert len(study.trials) == 40 and replay(study) == []
+
+    def test_seeds_differ(self) -> None:
+        """Another seed gives another sequence, unless the sampler has no randomness."""
+        first, second = (Study(mixed(), [GOAL], self.make(), seed=seed).ask() for seed in (0, 1))
+        assert first is not None and second is not None
+        assert (first.config != second.config) or isinstance(self.make(), samplers.Grid)
+
+
+class SchedulerConformance:
+    """What every scheduler has to satisfy. Subclasses supply ``make`` and, if it never ends, ``trials``."""
+
+    trials: int | None = None
+
+    def make(self) -> Scheduler[Any]:
+        """The scheduler under test."""
+        raise NotImplementedError
+
+    def study(self, seed: int = 0, **more: Any) -> Study:
+        """A study with the scheduler under test."""
+        return Study(mixed(), [GOAL], samplers.QMC(), self.make(), seed=seed, trials=self.trials, **more)
+
+    def test_ends(self) -> None:
+        """With nothing failing the study ends, and every job begins where its trial stands."""
+        study = self.study()
+        reached: dict[int, int] = {}
+        while (job := study.ask()) is not None:
+            source = job.trial if job.trial in reached or job.parent is None else job.parent
+            assert job.start == reached.get(source, 0) < job.until
+            reached[job.trial] = job.until
+            study.tell(job, {"score": score(job)})
+        assert study.trials and not study.running
+
+    def test_ask_changes_nothing(self) -> None:
+        """Deciding twice in the same state gives the same decision and leaves the state as it was."""
+        scheduler = self.make()
+        state = scheduler.init(mixed(), [GOAL])
+        before = copy.deepcopy(state)
+        first = scheduler.ask(state, np.random.default_rng(1))
+        assert first == scheduler.ask(state, np.random.default_rng(1))
+        assert repr(state) == repr(before)
+
+    @pytest.mark.parametrize("workers", [1, 3, 16])
+    @pytest.mark.parametrize("faults", [0.0, 0.2])
+    def test_replay(self, workers: int, faults: float) -> None:
+        """Any interleaving, with failures, is decided the same way again from its log."""
+        study = self.study(seed=workers)
+        asked = play(study, np.random.default_rng(workers), workers=workers, faults=faults)
+        assert asked > 0 and not study.running and replay(study) == []
+
+    def test_resumes_from_the_log(self, tmp_path: Path) -> None:
+        """Stopped anywhere and opened again from its file, a study goes on as if nothing had happened."""
+        whole, parts = self.study(), self.study(store=tmp_path / "study.db")
+        for step in range(60):
+            if step % 7 == 6:
+                parts.close()
+                parts = Study.open(tmp_path / "study.db", trials=self.trials)
+            one, other = whole.ask(), parts.ask()
+            assert one == other
+            if one is None or other is None:
+                break
+            whole.tell(one, {"score": score(one)})
+            parts.tell(other, {"score": score(other)})
+        parts.close()
+
+    def test_everything_fails(self) -> None:
+        """A study in which every job fails comes to an end, or goes on only as far as ``trials`` says."""
+        study = self.study()
+        for _ in range(1000):
+            job = study.ask()
+            if job is None:
+                break
+            study.fail(job, "on purpose")
+        assert study.ask() is None and not study.running
+
+    def test_keeps_what_it_needs(self) -> None:
+        """Every job that is no fresh start begins at a checkpoint that was to be kept just before."""
+        study = self.study()
+        rng = np.random.default_rng(0)
+        out: list[Job] = []
+        for _ in range(150):
+            kept = study.keep()
+            job = study.ask() if len(out) < 5 else None
+            if job is not None:
+                source = job.trial if study.trials[job.trial].reports or job.parent is None else job.parent
+                assert job.start == 0 or (source, job.start) in kept
+                out.append(job)
+            elif out:
+                done = out.pop(int(rng.integers(len(out))))
+                study.tell(done, {"score": score(done)}, checkpoint=Checkpoint(done.trial, done.until, "w", "d"))
+
+
+class StoreConformance:
+    """What every store has to satisfy. Subclasses supply ``make``, which opens the same log each time."""
+
+    def make(self, place: Path) -> Store:
+        """The store under test, kept at ``place``."""
+        raise NotImplementedError
+
+    def opened(self) -> Opened:
+        """A first event."""
+        study = Study(finite(), [GOAL])
+        return study.definition
+
+    def test_events_come_back(self, tmp_path: Path) -> None:
+        """What was appended is read in order, whole or from a number on."""
+        store = self.make(tmp_path)
+        told = [Told(i, i, 0, {"score": [i / 3]}, 0.5) for i in range(5)]
+        assert store.append([self.opened()]) == 1
+        assert store.append(told) == 6
+        assert store.read() == [self.opened(), *told]
+        assert store.read(after=4) == told[3:]
+        assert store.read(after=6) == []
+        store.close()
+
+    def test_append_only_if_nothing_came_between(self, tmp_path: Path) -> None:
+        """``after`` must be the length of the log."""
+        store = self.make(tmp_path)
+        told = Told(0, 0, 0, {"score": [1.0]})
+        assert store.append([told], after=0) == 1
+        assert store.append([told], after=0) == 0
+        assert store.append([told], after=2) == 0
+        assert store.append([told], after=1) == 2
+        assert len(store.read()) == 2
+        store.close()
+
+    def test_an_ask_is_taken_once(self, tmp_path: Path) -> None:
+        """Of two events with the same ask number the second is refused, with its whole batch."""
+        store = self.make(tmp_path)
+        study = Study(finite(), [GOAL])
+        study.ask()
+        asked = study.events()[1]
+        assert store.append([asked]) == 1
+        assert store.append([Told(0, 0, 0, {"score": [1.0]}), asked]) == 0
+        assert store.read() == [asked]
+        store.close()

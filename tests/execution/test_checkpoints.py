@@ -1,0 +1,260 @@
+"""Trees go to disk and come back; damage is seen; the disk stays bounded."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from safetensors import safe_open
+
+from tunesmith.execution import CheckpointError, Checkpoints, Files
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.sampled_from(["$", "__metadata__"])
+)
+dtypes = st.one_of(
+    hnp.scalar_dtypes().filter(lambda dtype: dtype.itemsize > 0), hnp.complex_number_dtypes(), hnp.unicode_string_dtypes(max_len=4)
+)
+arrays = dtypes.flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, min_side=0)))
+tensors = st.tuples(
+    st.sampled_from([torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.complex64, torch.float8_e5m2]),
+    st.lists(st.integers(0, 3), max_size=3),
+).map(lambda pair: torch.arange(math.prod(pair[1])).reshape(pair[1]).to(pair[0]))
+keys = st.one_of(st.text(max_size=3), st.integers(), st.booleans(), st.none(), st.tuples(st.integers(), st.text(max_size=2)))
+trees = st.recursive(
+    st.one_of(scalars, arrays, tensors),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.lists(inner, max_size=4).map(tuple), st.dictionaries(keys, inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+def same(a, b):
+    """Equal in type, structure and bits."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and a.shape == b.shape and same(raw(a), raw(b))
+    if isinstance(a, np.ndarray | np.generic):
+        swapped = a.dtype.newbyteorder("<") if a.dtype.byteorder == ">" else a.dtype
+        return type(a) is type(b) and b.dtype == swapped and a.shape == b.shape and a.astype(swapped).tobytes() == b.tobytes()
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(type(i) is type(j) for i, j in zip(a, b, strict=True)) and same([*a.values()], [*b.values()])
+    if isinstance(a, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and (a == b or a != a)
+
+
+def raw(tensor):
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy() if tensor.numel() else np.empty(0)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Checkpoints(tmp_path / "states")
+
+
+@given(tree=trees)
+def test_round_trip(tree, tmp_path_factory):
+    store = Checkpoints(tmp_path_factory.getbasetemp() / "round-trip")
+    saved = store.save(1, 2, tree)
+    assert same(tree, store.load(saved.where, saved.digest))
+
+
+def test_states_that_people_have(store):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)).bfloat16()
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(2, 3, dtype=torch.bfloat16)).sum().backward()
+    optimizer.step()
+    tree = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "numpy": np.random.default_rng(1).bit_generator.state,
+        "torch": torch.get_rng_state(),
+        "view": torch.arange(6).reshape(2, 3).T,
+        "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "ordered": OrderedDict(b=1, a=2),
+    }
+    saved = store.save(0, 1, tree)
+    loaded = store.load(saved.where, saved.digest)
+    assert (saved.step, saved.where) == (1, "0/1.safetensors")
+    optimizer.load_state_dict(loaded["optimizer"])
+    model.load_state_dict(loaded["model"])
+    assert loaded["numpy"] == tree["numpy"]
+    torch.testing.assert_close(loaded["view"], tree["view"])
+    np.testing.assert_array_equal(loaded["fortran"], tree["fortran"])
+    assert loaded["ordered"] == {"b": 1, "a": 2}
+    loaded["view"] += 1  # what was loaded is our own, and can be written
+
+
+def test_other_tools_can_read_it(store):
+    saved = store.save(0, 1, {"layer": {"w": torch.full((2,), 1.5, dtype=torch.bfloat16), "n": np.arange(3)}})
+    with safe_open(store.root / saved.where, "pt") as file:
+        assert sorted(file.keys()) == ["layer.n", "layer.w"]
+        torch.testing.assert_close(file.get_tensor("layer.w"), torch.full((2,), 1.5, dtype=torch.bfloat16))
+        assert file.get_tensor("layer.n").tolist() == [0, 1, 2]
+
+
+class Foo:
+    pass
+
+
+@pytest.mark.parametrize("bad", [Foo(), {1, 2}, len, np.array([Foo()]), np.ma.masked_array([1]), np.zeros(1, [("a", int)]), 1j])
+def test_what_does_not_fit_is_named_with_its_place(store, bad):
+    with pytest.raises(TypeError, match=r"state\['model'\]\[1\] is a .*"):
+        store.save(0, 1, {"model": [0, bad]})
+    assert store.files() == []
+
+
+def test_files_of_the_users_own(store):
+    def write(path):
+        (path / "inner").mkdir()
+        (path / "inner" / "a").write_bytes(b"abc")
+
+    saved = store.save(3, 7, Files(write))
+    assert saved.where == "3/7.files"
+    assert (store.load(saved.where, saved.digest) / "inner" / "a").read_bytes() == b"abc"
+    again = store.save(3, 7, Files(lambda path: (path / "b").write_bytes(b"new")))
+    with pytest.raises(CheckpointError, match="damaged"):
+        store.load(saved.where, saved.digest)
+    assert (store.load(again.where, again.digest) / "b").read_bytes() == b"new"
+    (store.root / again.where / "b").unlink()
+    with pytest.raises(CheckpointError, match="damaged"):
+        store.load(again.where, again.digest)
+    assert store.sweep(set()) == 0
+    with pytest.raises(CheckpointError, match="missing"):
+        store.load(again.where, again.digest)
+
+
+@pytest.mark.parametrize("tree", [{"x": [1.0] * 50}, {"x": np.zeros(50)}])
+def test_every_truncation_and_any_flipped_byte_is_seen(store, tree):
+    saved = store.save(0, 1, tree)
+    path = store.root / saved.where
+    content = path.read_bytes()
+    for cut in range(0, len(content), 7):
+        path.write_bytes(content[:cut])
+        with pytest.raises(CheckpointError, match=r"1\.(json|safetensors) is damaged"):
+            store.load(saved.where, saved.digest)
+    for place in range(0, len(content), 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(CheckpointError, match="damaged"):
+            store.load(saved.where, saved.digest)
+
+
+@pytest.mark.parametrize("content", [b"", b"[", b"\xff" * 16, b"\x02\0\0\0\0\0\0\0{}", b'{"$": "numpy", "v": "a", "dtype": "<f4", "shape": [1]}'])
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+def test_foreign_content_with_a_valid_digest_is_refused(store, content, suffix):
+    from tunesmith.execution.checkpoints import _hasher
+
+    (store.root / "0").mkdir(parents=True)
+    (store.root / f"0/1.{suffix}").write_bytes(content)
+    digest = _hasher()
+    digest.update(content)
+    with pytest.raises(CheckpointError, match="not in tunesmith's format"):
+        store.load(f"0/1.{suffix}", digest.hexdigest())
+
+
+@pytest.mark.parametrize("where", ["/etc/passwd", "../0/1.json", "0/../1/1.json", "0/1.pickle", "0/1.json/..", ""])
+def test_a_foreign_study_cannot_point_elsewhere(store, where):
+    with pytest.raises(CheckpointError, match="not a place"):
+        store.load(where, "")
+
+
+def test_a_moved_directory_still_works(store, tmp_path):
+    saved = store.save(0, 1, {"x": np.ones(2)})
+    moved = store.root.rename(tmp_path / "elsewhere")
+    assert Checkpoints(moved).load(saved.where, saved.digest)["x"].tolist() == [1, 1]
+
+
+def test_sweep_keeps_what_is_wanted(store):
+    for trial in range(3):
+        for step in range(4):
+            store.save(trial, step, {"x": step})
+    before = store.files()
+    store.save(9, 9, {"x": 1})
+    assert store.sweep({(0, 1), (2, 3)}, among=before) == 3  # what came after the listing is not in question
+    assert sorted(store.files()) == [(0, 1), (2, 3), (9, 9)]
+    assert store.sweep({(2, 3)}) == 1
+    assert store.files() == [(2, 3)]
+    store.files()
+    assert sorted(path.name for path in store.root.iterdir()) == ["2"]
+    assert Checkpoints(store.root / "nothing").sweep({(1, 1)}) == 0
+
+
+KILLED = """
+import sys
+from tunesmith.execution import Checkpoints, Files
+store = Checkpoints(sys.argv[1])
+def write(path):
+    (path / "half").write_text("x")
+    print("writing", flush=True)
+    import time; time.sleep(600)
+class Slow(dict):
+    def items(self):
+        return super().items()
+import tunesmith.execution.checkpoints as module
+if sys.argv[2] == "files":
+    store.save(0, 1, Files(write))
+def chunks(structure, leaves):
+    yield b"half"
+    print("writing", flush=True)
+    import time; time.sleep(600)
+module._safetensors = chunks
+import numpy
+store.save(0, 1, {"x": numpy.zeros(3)})
+"""
+
+
+@pytest.mark.parametrize("kind", ["files", "safetensors"])
+def test_killed_in_the_middle_of_writing_the_old_one_stays(store, kind):
+    tree = {"x": np.ones(3)}
+    saved = store.save(0, 1, Files(lambda path: (path / "a").write_text("old")) if kind == "files" else tree)
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(store.root), kind], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"writing\n"
+        assert len(list((store.root / "0").iterdir())) == 2
+        store.sweep({(0, 1)})
+        assert len(list((store.root / "0").iterdir())) == 2  # the writer is alive
+        process.send_signal(signal.SIGKILL)
+    store.load(saved.where, saved.digest)
+    assert store.sweep({(0, 1)}) == 1
+    assert [path.name for path in (store.root / "0").iterdir()] == [f"1.{kind}"]
+
+
+def test_unfinished_files_of_other_machines_go_when_they_are_old(store):
+    saved = store.save(0, 1, {"x": 1})
+    fresh, old = (store.root / "0" / f".tmp-2-77-{name}-elsewhere" for name in "ab")
+    for path in (fresh, old):
+        path.write_text("half")
+    os.utime(old, (time.time() - 7200,) * 2)
+    store.sweep({(0, 1)})
+    assert sorted(path.name for path in (store.root / "0").iterdir()) == [fresh.name, Path(saved.where).name]
+
+
+def test_a_disk_that_can_not_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot write checkpoints to .*file.*"):
+        Checkpoints(tmp_path / "file").save(0, 1, {"x": 1})
+    with pytest.raises(CheckpointError, match="cannot write checkpoints"):
+        Checkpoints(tmp_path / "file").save(0, 1, Files(lambda path: None))
+
+
+def test_an_error_of_the_users_own_save_is_the_users(store):
+    def write(path):
+        (path / "missing" / "a").write_text("x")
+
+    with pytest.raises(FileNotFoundError):
+        store.save(0, 1, Files(write))
+    assert store.files() == []

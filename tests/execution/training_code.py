@@ -1,0 +1,159 @@
+"""Training code of every form. All of them count ``x`` up by ``lr`` a step, from 0; the metrics are ``x`` and ``lr``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from tunesmith.execution import Command, Files
+
+
+def generator(config, state=None):
+    x = 0.0 if state is None else state["x"]
+    while True:
+        x += config["lr"]
+        yield {"x": x, "lr": config["lr"]}, {"x": x}
+
+
+def lazy_generator(config, state=None):
+    x = 0.0 if state is None else state
+    while True:
+        x += config["lr"]
+        yield {"x": x, "lr": config["lr"]}, lambda x=x: x
+
+
+class Counter:
+    def setup(self, config):
+        self.lr = config["lr"]
+        self.x = 0.0
+
+    def step(self):
+        self.x += self.lr
+        return {"x": self.x, "lr": self.lr}
+
+    def save(self):
+        return {"x": self.x, "lr": self.lr}
+
+    def load(self, tree):
+        self.x, self.lr = tree["x"], tree["lr"]  # the old learning rate comes back, as with an optimizer's state
+
+    def reconfigure(self, config):
+        self.lr = config["lr"]
+
+
+class FileCounter(Counter):
+    def save(self, path):
+        (path / "folder").mkdir()
+        (path / "folder" / "x.json").write_text(json.dumps([self.x, self.lr]))
+
+    def load(self, path):
+        self.x, self.lr = json.loads((path / "folder" / "x.json").read_text())
+
+
+def reporting(trial):
+    x = 0.0 if trial.state is None else trial.state["x"]
+    while True:
+        x += trial.config["lr"]
+        trial.report(x=x, lr=trial.config["lr"], state={"x": x})
+
+
+class ExplicitTask:
+    def init(self, config, rng):
+        return 0.0
+
+    def step(self, state, config):
+        x = state + config["lr"]
+        return x, {"x": x, "lr": config["lr"]}
+
+    def save(self, state):
+        return state
+
+    def load(self, tree, config):
+        return tree
+
+
+def write_x(x):
+    return Files(lambda path: (path / "x").write_text(repr(x)))
+
+
+SCRIPT = """
+import json, os, pathlib, sys
+lr, start, until = float(sys.argv[1]), int(os.environ["TUNESMITH_START"]), int(os.environ["TUNESMITH_UNTIL"])
+load = os.environ.get("TUNESMITH_LOAD")
+x = float(pathlib.Path(load, "x").read_text()) if load else 0.0
+print("some other line")
+for step in range(start, until):
+    x += lr
+    print(json.dumps({"x": x, "lr": lr}), flush=True)
+pathlib.Path(os.environ["TUNESMITH_SAVE"], "x").write_text(repr(x))
+"""
+
+command = Command([sys.executable, "-c", SCRIPT, "{lr}"])
+
+RESUMABLE = {
+    "generator": generator,
+    "lazy generator": lazy_generator,
+    "class": Counter,
+    "class with files": FileCounter,
+    "reporting function": reporting,
+    "task": ExplicitTask(),
+    "command": command,
+}
+
+
+def value(config):
+    return config["lr"]
+
+
+def forgetful(config):
+    while True:
+        yield {"x": config["lr"]}
+
+
+# -- with worker processes: each ends badly once a trial, at the first time it comes there ------------------------
+
+
+def _first_time(config):
+    """Whether this is the first time that this is called with the flag."""
+    try:
+        Path(config["flag"]).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def crash(config, state=None):
+    for metrics, tree in generator(config, state):
+        if metrics["x"] >= 5 and _first_time(config):
+            how = config["how"]
+            if how == "exit":
+                os._exit(3)
+            if how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if how == "memory":
+                raise MemoryError("too much")
+            if how == "hang":
+                time.sleep(600)
+            raise RuntimeError("something is wrong")
+        yield metrics, tree
+
+
+def always_crashing(config):
+    os._exit(1)
+
+
+def where(config):
+    """What a worker sees of its device."""
+    names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TUNESMITH_WORKER")
+    time.sleep(0.05)
+    return {"lr": config["lr"], "pid": os.getpid(), **{n.lower(): float(os.environ.get(n) or -1) for n in names}}
+
+
+def slow(config, state=None):
+    for metrics, tree in generator(config, state):
+        time.sleep(0.02)
+        yield metrics, tree

@@ -1,0 +1,438 @@
+"""The study: ask and tell, resume, retries, migration, views, wrong use."""
+
+from __future__ import annotations
+
+import math
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tunesmith import (
+    Categorical,
+    Constraint,
+    Float,
+    Goal,
+    Integer,
+    Ordinal,
+    Space,
+    Study,
+    TunesmithError,
+    less_than,
+    replay,
+    samplers,
+)
+from tunesmith.records import Asked, Changed, Failed, Told
+from tunesmith.schedulers import PBT, Full
+from tunesmith.study import Job
+from tunesmith.trials import MAX_CRASHES, Checkpoint
+
+SPACE = Space({"x": Float(0.0, 1.0), "n": Integer(1, 8)})
+LOSS = Goal("loss")
+
+
+def study(**options: Any) -> Study:
+    return Study(SPACE, LOSS, **options)
+
+
+def ask(study: Study) -> Job:
+    job = study.ask()
+    assert job is not None
+    return job
+
+
+# -- tell ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_single_value_holds_at_the_end_of_the_job() -> None:
+    s = study(scheduler=Full(10))
+    s.tell(ask(s), {"loss": 0.5, "time": np.float32(2)})
+    assert s.trials[0].values("loss") == ([10], [0.5])
+    assert s.trials[0].metrics == {"loss": 0.5, "time": 2.0}
+    assert s.trials[0].status == "complete"
+
+
+def test_lists_hold_one_value_a_step_and_may_come_in_parts() -> None:
+    s = study(scheduler=Full(5))
+    job = ask(s)
+    s.tell(job, {"loss": [5, 4]})
+    assert s.trials[0].status == "running" and s.trials[0].step == 2
+    s.tell(job, {"loss": np.array([3.0, 2.0, 1.0])})
+    assert s.trials[0].values("loss") == ([1, 2, 3, 4, 5], [5, 4, 3, 2, 1])
+    assert s.trials[0].status == "complete"
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_fails_the_trial(bad: float) -> None:
+    s = study(scheduler=Full(4))
+    s.tell(ask(s), {"loss": [3.0, 2.0, bad, 1.0]})
+    trial = s.trials[0]
+    assert (trial.status, trial.kind, trial.error) == ("failed", "non-finite", "loss is not finite at step 3")
+    assert trial.values("loss") == ([1, 2], [3.0, 2.0])
+
+
+def test_other_metrics_may_be_not_finite() -> None:
+    s = study(scheduler=Full(2))
+    s.tell(ask(s), {"loss": [1.0, 0.5], "norm": [math.nan, 7.0]})
+    assert s.trials[0].values("norm") == ([2], [7.0])
+    assert s.trials[0].status == "complete"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"accuracy": 1.0}, "metrics lack 'loss'; they have 'accuracy'"),
+        ({}, "metrics lack 'loss'; they have nothing"),
+        ({"loss": "low"}, "'loss'.*is not a number"),
+        ({"loss": None}, "'loss'.*is not a number"),
+        ({"loss": []}, "at least one"),
+        ({"loss": [1.0, 2.0], "time": [1.0]}, "same number of values"),
+        (0.5, "must be a dict"),
+        ({"loss": [1.0] * 11}, "told up to step 11, the job is from 0 to 10"),
+    ],
+)
+def test_wrong_metrics_are_explained_and_lose_nothing(metrics: Any, message: str) -> None:
+    s = study(scheduler=Full(10))
+    job = ask(s)
+    with pytest.raises((ValueError, TypeError), match=message):
+        s.tell(job, metrics)
+    assert s.trials[0].status == "running"
+    s.tell(job, {"loss": 1.0})
+    assert s.trials[0].status == "complete"
+
+
+def test_batches_are_one_transaction() -> None:
+    s = study(scheduler=PBT(population=4, ready=2, steps=4))
+    jobs = s.ask(4)
+    assert [job.trial for job in jobs] == [0, 1, 2, 3]
+    s.tell(jobs, [{"loss": float(job.trial)} for job in jobs])
+    assert [t.step for t in s.trials] == [2, 2, 2, 2]
+    with s.batch():
+        for job in s.ask(4):
+            s.fail(job, "gone", "lost")
+    assert len(s.trials.waiting) == 4 and replay(s) == []
+
+
+# -- resume ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_arguments_continue_a_study(tmp_path: Path) -> None:
+    def configs(parts: list[int]) -> list[Any]:
+        found = []
+        path = tmp_path / f"{parts}.db"
+        for part in parts:
+            with study(store=path, trials=part) as s:
+                while job := s.ask():
+                    found.append(job.config)
+                    s.tell(job, {"loss": job.config["x"]})
+        return found
+
+    assert configs([12]) == configs([3, 3, 7, 12])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, "seed is 0, given is 1"),
+        ({"scheduler": Full(3)}, r"scheduler is .*'steps': 1.* given is .*'steps': 3"),
+        ({"sampler": samplers.QMC()}, "sampler is .*Uniform.* given is .*QMC"),
+        ({"goals": Goal("loss", maximise=True)}, "goals is"),
+        ({"space": Space({"x": Float(0.0, 2.0), "n": Integer(1, 8)})}, "parameter 'x' is .*1.0.*given is .*2.0"),
+    ],
+)
+def test_other_arguments_are_refused_and_change_nothing(tmp_path: Path, change: Any, message: str) -> None:
+    study(store=tmp_path / "a.db").close()
+    arguments = {"space": SPACE, "goals": LOSS, "store": tmp_path / "a.db", **change}
+    with pytest.raises(TunesmithError, match=message):
+        Study(**arguments)
+    with Study.open(tmp_path / "a.db") as s:
+        assert len(s.events()) == 1
+
+
+def test_a_study_that_is_not_there_is_named(tmp_path: Path) -> None:
+    study(store=tmp_path / "a.db", name="mine").close()
+    with pytest.raises(TunesmithError, match="no study 'yours'; it has 'mine'"):
+        Study.open(tmp_path / "a.db", "yours")
+
+
+def test_a_read_only_study_can_be_read_and_says_so_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.db"
+    with study(store=path) as s:
+        s.tell(ask(s), {"loss": 1.0})
+    path.chmod(stat.S_IRUSR)
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    with Study.open(path) as s:
+        assert s.best is not None
+        with pytest.raises(TunesmithError, match="can't be written"):
+            s.ask()
+
+
+def test_an_own_sampler_must_be_passed_again(tmp_path: Path) -> None:
+    class Middle:
+        def init(self, space: Space, goals: Any, rng: Any) -> None: ...
+        def tell(self, state: None, event: Any) -> None: ...
+        def ask(self, state: None, rng: np.random.Generator) -> Any:
+            return 0.5 + 0.01 * rng.random(2)
+
+    path = tmp_path / "a.db"
+    with study(store=path, sampler=Middle()) as s:
+        s.tell(ask(s), {"loss": 1.0})
+    with Study.open(path) as s:
+        assert len(s.trials) == 1
+        with pytest.raises(TunesmithError, match=r"sampler 'Middle' of this study is not built in: pass it"):
+            s.ask()
+    with Study.open(path, sampler=Middle()) as s:
+        ask(s)
+        assert replay(s) == []
+
+
+def test_functions_as_constraints_must_be_passed_again(tmp_path: Path) -> None:
+    def small(config: Any) -> bool:
+        return bool(config["x"] * config["n"] < 1)
+
+    space = Space(dict(SPACE), constraints=[small])
+    path = tmp_path / "a.db"
+    with Study(space, LOSS, store=path) as s:
+        s.tell(ask(s), {"loss": 1.0})
+    with Study.open(path) as s, pytest.raises(Exception, match="is a Python function: pass the space that has it"):
+        assert len(s.trials) == 1
+        s.ask()
+    with Study.open(path, space=space) as s:
+        assert all(small(ask(s).config) for _ in range(20))
+        assert replay(s) == []
+    with Study(space, LOSS, store=path) as s:
+        assert small(ask(s).config)
+
+
+# -- workers that vanish ------------------------------------------------------------------------------------------------
+
+
+def saved(job: Job, step: int) -> Checkpoint:
+    return Checkpoint(job.trial, step, f"{job.trial}/{step}", "digest")
+
+
+def test_a_lost_job_is_asked_again_from_its_last_checkpoint() -> None:
+    s = study(scheduler=Full(10))
+    job = ask(s)
+    s.tell(job, {"loss": [9, 8, 7, 6]}, checkpoint=saved(job, 3))
+    s.fail(job, "no heartbeat", "lost")
+    assert s.trials[0].status == "waiting"
+    again = ask(s)
+    assert (again.trial, again.start, again.until, again.config) == (0, 3, 10, job.config)
+    assert again.sources[0] == saved(job, 3)
+    assert s.trials[0].values("loss") == ([1, 2, 3], [9, 8, 7])
+    s.tell(again, {"loss": [6, 5, 4, 3, 2, 1, 0]})
+    assert s.trials[0].status == "complete" and replay(s) == []
+
+
+def test_what_a_given_up_worker_says_is_passed_over() -> None:
+    s = study(scheduler=Full(10))
+    zombie = ask(s)
+    s.fail(zombie, "no heartbeat", "lost")
+    job = ask(s)
+    assert job.trial == zombie.trial
+    s.tell(zombie, {"loss": 0.0})
+    s.fail(zombie, "too late")
+    assert s.trials[0].status == "running" and s.best is None
+    s.tell(job, {"loss": 1.0})
+    s.tell(job, {"loss": 0.0})  # told twice: the first counts
+    assert s.trials[0].last("loss") == 1.0
+    assert replay(s) == []
+
+
+def test_a_job_that_kills_its_workers_fails_in_the_end() -> None:
+    s = study(scheduler=Full(10))
+    for i in range(MAX_CRASHES):
+        job = ask(s)
+        assert job.trial == 0
+        s.fail(job, f"killed by signal 9, {i}", "crashed")
+    assert s.trials[0].status == "failed" and ask(s).trial == 1
+
+
+def test_progress_forgives_crashes() -> None:
+    s = study(scheduler=Full(10))
+    for step in range(1, 8):
+        job = ask(s)
+        assert (job.trial, job.start) == (0, step - 1)
+        s.tell(job, {"loss": 1.0}, step=step, checkpoint=saved(job, step))
+        s.fail(job, "killed by signal 9", "crashed")
+    assert s.trials[0].status == "waiting"
+
+
+def test_lost_is_never_held_against_a_trial() -> None:
+    s = study()
+    for _ in range(3 * MAX_CRASHES):
+        s.fail(ask(s), "preempted", "lost")
+    assert len(s.trials) == 1
+
+
+# -- results of others ---------------------------------------------------------------------------------------------------
+
+
+def test_add_and_enqueue() -> None:
+    s = study(trials=2)
+    s.add({"x": 0.25, "n": 3}, {"loss": 0.1})
+    assert s.enqueue({"x": 0.5, "n": 4})
+    assert not s.enqueue({"x": 0.5, "n": 4}) and not s.enqueue({"x": 0.25, "n": 3})
+    job = ask(s)
+    assert job.config == {"x": 0.5, "n": 4}
+    s.tell(job, {"loss": 0.2})
+    s.tell(ask(s), {"loss": 0.3})
+    assert s.ask() is None and "all 2 trials were started" in s.message
+    assert s.best is s.trials[0] and len(s.trials) == 3
+    assert replay(s) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s: s.add({"x": 2.0, "n": 1}, {"loss": 1.0}), "'x'.*2.0"),
+        (lambda s: s.add({"x": 0.5}, {"loss": 1.0}), "'n'"),
+        (lambda s: s.add({"x": 0.5, "n": 1}, {"loss": math.nan}), "not finite"),
+        (lambda s: s.enqueue({"x": 0.5, "n": 1, "y": 2}), "'y'"),
+    ],
+)
+def test_wrong_configurations_are_refused(call: Any, message: str) -> None:
+    s = study()
+    with pytest.raises(ValueError, match=message):
+        call(s)
+    assert len(s.events()) == 1
+
+
+def test_added_results_do_not_join_a_population() -> None:
+    s = study(scheduler=PBT(population=3, ready=1, steps=3))
+    s.add({"x": 0.25, "n": 3}, {"loss": -5.0})
+    while job := s.ask():
+        s.tell(job, {"loss": 1.0})
+    assert sum(t.parent is None for t in s.trials) == 4
+    assert replay(s) == []
+
+
+# -- migration --------------------------------------------------------------------------------------------------------------
+
+
+def advance(s: Study, n: int) -> list[Job]:
+    jobs = []
+    for _ in range(n):
+        job = ask(s)
+        jobs.append(job)
+        s.tell(job, {"loss": float(job.config["x"] or 0)}, checkpoint=saved(job, job.until))
+    return jobs
+
+
+@pytest.mark.parametrize("scheduler", [Full(4), PBT(population=4, ready=2, steps=60)])
+def test_a_space_is_widened_narrowed_and_grows(tmp_path: Path, scheduler: Any) -> None:
+    path = tmp_path / "a.db"
+    s = study(store=path, scheduler=scheduler, sampler=samplers.QMC())
+    advance(s, 10)
+    s.change(space=Space({"x": Float(0.0, 5.0), "n": Integer(1, 8)}))
+    advance(s, 10)
+    s.change(space=Space({"x": Float(0.0, 0.4), "n": Integer(1, 8), "y": Ordinal([1, 2, 4])}), fill={"y": 2})
+    jobs = advance(s, 12)
+    assert all("y" in job.config for job in jobs)
+    fresh = [job for job in jobs if s.trials[job.trial].ask == job.ask and not s.trials[job.trial].reports[:-1]]
+    assert fresh and all(float(job.config["x"] or 0) <= 0.4 for job in fresh)
+    assert s.trials[0].config["y"] == 2
+    assert replay(s) == []
+    s.close()
+    with Study.open(path) as again:
+        assert isinstance(again.events()[31], Changed)
+        assert again.space == Space({"x": Float(0.0, 0.4), "n": Integer(1, 8), "y": Ordinal([1, 2, 4])})
+        advance(again, 3)
+        assert replay(again) == []
+
+
+def test_a_new_parameter_needs_a_value_for_the_past() -> None:
+    s = study()
+    advance(s, 1)
+    with pytest.raises(TunesmithError, match="parameter 'y' is new"):
+        s.change(space=Space({**SPACE, "y": Float(0.0, 1.0)}))
+    assert not any(isinstance(event, Changed) for event in s.events())
+
+
+def test_a_new_branch_and_a_lost_parameter() -> None:
+    s = study()
+    advance(s, 3)
+    s.change(
+        space=Space({"x": Float(0.0, 1.0), "opt": Categorical({"sgd": Space({"m": Float(0.0, 1.0)}), "adam": None})}),
+        fill={"opt": "sgd", "m": 0.5},
+    )
+    assert all(set(t.config) == {"x", "opt", "m"} for t in s.trials)
+    advance(s, 3)
+    assert replay(s) == []
+
+
+def test_a_population_is_trained_for_longer() -> None:
+    s = study(scheduler=PBT(population=4, ready=2, steps=4))
+    while job := s.ask():
+        s.tell(job, {"loss": float(job.config["x"])}, checkpoint=saved(job, job.until))  # type: ignore[arg-type]
+    s.change(scheduler=PBT(population=4, ready=2, steps=8))
+    job = ask(s)
+    assert job.start == 4 and job.sources
+    s.tell(job, {"loss": 0.0})
+    assert replay(s) == []
+
+
+# -- views ----------------------------------------------------------------------------------------------------------------
+
+
+def test_best_and_front() -> None:
+    s = Study(SPACE, [Goal("accuracy", maximise=True), Goal("latency")], constraints=[Constraint("memory", 8.0)])
+    values = [(0.9, 5, 1), (0.8, 1, 1), (0.7, 2, 1), (0.99, 1, 9), (0.9, 5, 1)]
+    for accuracy, latency, memory in values:
+        s.tell(ask(s), {"accuracy": accuracy, "latency": latency, "memory": memory})
+    assert s.best is s.trials[0]
+    assert [trial.id for trial in s.front] == [0, 1, 4]
+
+
+def test_best_is_by_the_latest_value() -> None:
+    s = study(scheduler=Full(3))
+    s.tell(ask(s), {"loss": [0.1, 0.2, 0.9]})
+    s.tell(ask(s), {"loss": [0.8, 0.7, 0.6]})
+    assert s.best is s.trials[1]
+
+
+def test_an_empty_study_has_no_best() -> None:
+    s = study()
+    assert s.best is None and s.front == [] and s.running == []
+    assert repr(s) == "Study('study', 0 trials)"
+
+
+def test_the_log_is_what_was_asked_and_told() -> None:
+    s = study()
+    job = ask(s)
+    s.tell(job, {"loss": 1.0}, seconds=2.5)
+    s.fail(ask(s), "bad luck", "timeout")
+    kinds = [type(event) for event in s.events()[1:]]
+    assert kinds == [Asked, Told, Asked, Failed]
+    assert s.events()[2] == Told(0, 0, 0, {"loss": [1.0]}, 2.5)
+    assert (s.trials[1].status, s.trials[1].kind, s.trials[1].error) == ("failed", "timeout", "bad luck")
+
+
+# -- wrong use --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"space": {"x": Float(0.0, 1.0)}}, "space must be a Space"),
+        ({"goals": []}, "goals must be a list of Goal"),
+        ({"goals": ["loss"]}, "goals must be a list of Goal"),
+        ({"goals": [Goal("a"), Goal("a", maximise=True)]}, "goals name a metric twice: a, a"),
+        ({"sampler": samplers.QMC}, r"sampler must be an object such as samplers\.QMC\(\)"),
+        ({"scheduler": "pbt"}, r"scheduler must be an object such as schedulers\.Full"),
+        ({"seed": 0.5}, "seed must be an integer, not 0.5"),
+        ({"seed": True}, "seed must be an integer, not True"),
+    ],
+)
+def test_wrong_definitions_are_explained(arguments: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        Study(**{"space": SPACE, "goals": LOSS, **arguments})
+
+
+def test_constraints_that_leave_nothing() -> None:
+    space = Space({"a": Integer(1, 3), "b": Integer(1, 3)}, constraints=[less_than("a", "b"), less_than("b", "a")])
+    with pytest.raises(ValueError, match="constraints leave"):
+        Study(space, LOSS).ask()
