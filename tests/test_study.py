@@ -43,7 +43,7 @@ def ask(study: Study) -> Job:
     return job
 
 
-# -- tell ---------------------------------------------------------------------------------------------------------
+# -- tell ---
 
 
 def test_a_single_value_holds_at_the_end_of_the_job() -> None:
@@ -115,7 +115,7 @@ def test_batches_are_one_transaction() -> None:
     assert len(s.trials.waiting) == 4 and replay(s) == []
 
 
-# -- resume ----------------------------------------------------------------------------------------------------------
+# -- resume ---
 
 
 def test_the_same_arguments_continue_a_study(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_functions_as_constraints_must_be_passed_again(tmp_path: Path) -> None:
         assert small(ask(s).config)
 
 
-# -- workers that vanish ------------------------------------------------------------------------------------------------
+# -- workers that vanish ---
 
 
 def saved(job: Job, step: int) -> Checkpoint:
@@ -268,7 +268,7 @@ def test_lost_is_never_held_against_a_trial() -> None:
     assert len(s.trials) == 1
 
 
-# -- results of others ---------------------------------------------------------------------------------------------------
+# -- results of others ---
 
 
 def test_add_and_enqueue() -> None:
@@ -310,7 +310,7 @@ def test_added_results_do_not_join_a_population() -> None:
     assert replay(s) == []
 
 
-# -- migration --------------------------------------------------------------------------------------------------------------
+# -- migration ---
 
 
 def advance(s: Study, n: int) -> list[Job]:
@@ -375,7 +375,7 @@ def test_a_population_is_trained_for_longer() -> None:
     assert replay(s) == []
 
 
-# -- views ----------------------------------------------------------------------------------------------------------------
+# -- views ---
 
 
 def test_best_and_front() -> None:
@@ -411,7 +411,7 @@ def test_the_log_is_what_was_asked_and_told() -> None:
     assert (s.trials[1].status, s.trials[1].kind, s.trials[1].error) == ("failed", "timeout", "bad luck")
 
 
-# -- wrong use --------------------------------------------------------------------------------------------------------------
+# -- wrong use ---
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tunesmith.trials import Checkpoint, Trial
 
 if TYPE_CHECKING:
     from tunesmith.execution import Command as Command
-    from tunesmith.execution import tune as tune
+    from tunesmith.execution.tune import tune as tune
 
 __version__ = "0.1.0"
 

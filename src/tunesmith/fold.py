@@ -7,7 +7,6 @@ its log, and why :func:`tunesmith.replay` can prove it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
 from typing import Any
 
 import msgspec
@@ -53,10 +52,10 @@ class Fold:
         """Trials that were started by asking: neither forks nor results added."""
         self.message = ""
         """Why the last decision was None, where there is more to say than "wait"."""
-        self._keys: dict[Hashable, int] = {}
+        self._keys: set[bytes] = set()
         self._counted: list[AnyEvent] = []
         self._added: set[int] = set()
-        self._outside: set[int] = set()
+        self._outside: set[int | None] = set()
         self._sampler: Any = None
         self._scheduler: Any = None
         self._sampling: Any = None
@@ -67,18 +66,18 @@ class Fold:
     def fold(self, event: AnyEvent) -> None:
         """Take in the next event of the log."""
         self.number += 1
-        kind = type(event)
-        if kind is Told or kind is Failed:
+        if type(event) is Told or type(event) is Failed:
             if self.trials.fold(event) and self.deciding:
                 self._count(event)
-        elif kind is Asked:
+        elif type(event) is Asked:
             self._asked(event)
-        elif kind is Enqueued:
+        elif type(event) is Enqueued:
             self.queue.append(event.config)
-        elif kind is Opened:
+            self._note(event.config)
+        elif type(event) is Opened:
             self.definition = msgspec.structs.replace(event, space=self.given.space(event.space))
             self._begin()
-        elif kind is Changed:
+        elif type(event) is Changed:
             self._changed(event)
         else:
             self.trials.fold(event)
@@ -94,8 +93,19 @@ class Fold:
                 self.queue.popleft()
         if self.trials.fold(event) and self.deciding:
             if new:
-                self._keys.setdefault(self.definition.space.key(event.config), event.trial)
+                self._note(event.config, event.trial)
             self._count(event)
+
+    def _note(self, config: Config, trial: int | None = None) -> None:
+        """Remember a configuration as tried; one that lies outside the space (since it was changed) as outside."""
+        try:
+            self._keys.add(self.definition.space.key(config))
+        except ValueError:
+            self._outside.add(trial)
+
+    def known(self, config: Config) -> bool:
+        """Whether a configuration was tried or is queued."""
+        return self.definition.space.key(config) in self._keys
 
     def _count(self, event: AnyEvent) -> None:
         self._counted.append(event)
@@ -132,17 +142,18 @@ class Fold:
             for told in self._counted
         ]
         if self.deciding:
-            self._outside = {trial.id for trial in self.trials if not space.contains(trial.config)}
             self._restart()
 
     def _restart(self) -> None:
         """Fold sampler and scheduler anew from the events that count."""
         self._begin()
-        self._keys = {}
+        self._keys, self._outside = set(), set()
         for event in self._counted:
-            if type(event) is Asked and event.trial not in self._outside:
-                self._keys.setdefault(self.definition.space.key(event.config), event.trial)
+            if type(event) is Asked:
+                self._note(event.config, event.trial)
             self._tell(event)
+        for config in self.queue:
+            self._note(config)
 
     # -- decide -------------------------------------------------------------------------------------------------
 
@@ -202,10 +213,6 @@ class Fold:
                 return left[rng.integers(len(left))]
         self.message = f"nothing is left to try: all {len(self._keys)} configurations were tried"
         return None
-
-    def known(self, config: Config) -> int | None:
-        """The trial that has this configuration, if there is one."""
-        return self._keys.get(self.definition.space.key(config))
 
     def keep(self) -> set[tuple[int, int]]:
         """The checkpoints that the scheduler may still start from."""

@@ -115,7 +115,7 @@ class Asked(Event, frozen=True, omit_defaults=True, tag="asked"):
 class Told(Event, frozen=True, omit_defaults=True, tag="told"):
     """One value a step of every metric, for the steps ``start + 1, start + 2, ...`` of a trial.
 
-    It may stop short of the job's ``until``: then it is progress, and the job goes on.
+    All lists are of one length. It may stop short of the job's ``until``: then it is progress, and the job goes on.
     """
 
     ask: int
@@ -127,7 +127,9 @@ class Told(Event, frozen=True, omit_defaults=True, tag="told"):
     @property
     def step(self) -> int:
         """The step of the last value."""
-        return self.start + max((len(values) for values in self.metrics.values()), default=0)
+        for values in self.metrics.values():
+            return self.start + len(values)
+        return self.start
 
 
 class Checkpointed(Event, frozen=True, tag="checkpointed"):

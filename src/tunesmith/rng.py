@@ -18,5 +18,13 @@ def stream(seed: int, purpose: str, n: int = 0) -> np.random.Generator:
         purpose: name of what is decided, such as ``"ask"`` or ``"train"``.
         n: number of the decision.
     """
-    key = blake2b(f"{seed}/{purpose}/{n}".encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
+    return np.random.Generator(np.random.Philox(key=_word(seed, purpose, n, 16)))
+
+
+def subseed(seed: int, purpose: str, n: int = 0) -> int:
+    """A seed in [0, 2**63) for someone else's generator, named in the same way."""
+    return _word(seed, purpose, n, 8) >> 1
+
+
+def _word(seed: int, purpose: str, n: int, size: int) -> int:
+    return int.from_bytes(blake2b(f"{seed}/{purpose}/{n}".encode(), digest_size=size).digest(), "little")

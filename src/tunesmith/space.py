@@ -316,12 +316,13 @@ class Space(Mapping[str, Domain]):
             return False
         return True
 
-    def key(self, config: Mapping[str, Scalar]) -> tuple[Any, ...]:
-        """Hashable identity: equal for equal configurations in any order; 1 and True differ, as do 1 and 1.0
-        where both are options. Also for configurations of another space.
+    def key(self, config: Mapping[str, Scalar]) -> bytes:
+        """Identity of a configuration, for sets and dicts: its place in the unit cube.
+
+        Raises:
+            ValueError: as `encode`.
         """
-        canonical = dict(self._canonical(config))
-        return tuple((name, type(canonical[name]).__name__, canonical[name]) for name in sorted(canonical))
+        return self.encode(config).tobytes()
 
     def configs(self) -> Iterator[Config]:
         """All allowed configurations of a finite space, one after another. ValueError where it is continuous."""
@@ -445,15 +446,6 @@ class Space(Mapping[str, Domain]):
             if broken is not None:
                 return broken
         return None
-
-    def _canonical(self, config: Mapping[str, Scalar]) -> Iterator[tuple[str, Scalar]]:
-        for name, value in config.items():
-            for node in self._by_name.get(name, ()):
-                with contextlib.suppress(ValueError):
-                    yield name, node.axis.canonical(value)
-                    break
-            else:
-                yield name, value
 
     def _refuse_surplus(self, config: Mapping[str, Scalar], row: list[float]) -> None:
         active = self.decode(row)

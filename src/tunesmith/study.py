@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,13 +38,15 @@ from tunesmith.records import (
     Opened,
     Told,
 )
-from tunesmith.rng import stream
+from tunesmith.rng import subseed
 from tunesmith.space import Config, Space
 from tunesmith.storage.base import Store, StoreError, open_store
 from tunesmith.trials import Checkpoint, Trial, Trials
 
 Values = float | Sequence[float]  #: one value, or one a step
 Metrics = Mapping[str, Values]
+
+FEW = 8  #: up to so many asks are written one by one, which other writers can't undo
 
 
 class Job(NamedTuple):
@@ -121,11 +124,10 @@ class Study:
         self.given = given
         self._lock = RLock()
         self._batch: list[AnyEvent] | None = None
-        self._fold = Fold(given, deciding=False)
-        events = store.read()
-        if not events:
-            self._fold = Fold(given)
-        self._fold_all(events)
+        with _quiet_collector():
+            events = store.read()
+            self._fold = Fold(given, deciding=not events)
+            self._fold_all(events)
 
     @classmethod
     def open(
@@ -155,7 +157,7 @@ class Study:
         study = cls.__new__(cls)
         study._begin(open_store(store, name, create=False), name, Given().plus(space, sampler, scheduler), trials)
         if study._fold.number == 0:
-            names = getattr(study.store, "names", list)()
+            names: list[str] = getattr(study.store, "names", list)()
             study.close()
             there = f"it has {', '.join(map(repr, names))}" if names else "it is empty"
             raise StudyError(f"{store}: there is no study {name!r}; {there}")
@@ -199,11 +201,15 @@ class Study:
         except (LookupError, ValueError, AttributeError) as error:
             raise StoreError(f"study {self.name!r}: event {self._fold.number} makes no sense: {error!r}") from error
 
+    def _report(self, events: Sequence[AnyEvent]) -> None:
+        """Write what a worker says, now or at the end of the batch."""
+        if self._batch is None:
+            self._append(events)
+        else:
+            self._batch += events
+
     def _append(self, events: Sequence[AnyEvent], after: int | None = None) -> bool:
         """Write events and fold them, in the order of the log. False: others were first, nothing was written."""
-        if self._batch is not None and after is None:
-            self._batch += events
-            return True
         number = self.store.append(events, after)
         if number == self._fold.number + len(events):
             self._fold_all(events)
@@ -223,10 +229,17 @@ class Study:
                 if events:
                     self._append(events)
 
+    def _deciding(self) -> Fold:
+        """The folded state with sampler and scheduler; a study that was opened has folded only its trials so far."""
+        if not self._fold.deciding:
+            self._rebuild()
+        return self._fold
+
     def _rebuild(self) -> None:
         """Fold the whole log anew, with the states of sampler and scheduler."""
-        self._fold = Fold(self.given)
-        self._fold_all(self.store.read())
+        with _quiet_collector():
+            self._fold = Fold(self.given)
+            self._fold_all(self.store.read())
 
     # -- ask and tell ---------------------------------------------------------------------------------------------
 
@@ -235,16 +248,16 @@ class Study:
     @overload
     def ask(self, n: int, *, worker: str = "") -> list[Job]: ...
     def ask(self, n: int | None = None, *, worker: str = "") -> Job | list[Job] | None:
-        """The next job, or the next ``n`` as one transaction (fewer where there are fewer).
+        """The next job, or the next ``n`` (fewer where there are fewer); many are one transaction.
 
         None, or an empty list, means "wait" while a job is out (``study.running``), and that the study is done
         when none is; ``study.message`` may say why.
         """
         with self._lock:
             self.sync()
-            if not self._fold.deciding:
-                self._rebuild()
-            asked = self._ask_one(worker) if n is None or n == 1 else self._ask_many(n, worker)
+            self._deciding()
+            wanted = 1 if n is None else n
+            asked = self._ask_many(wanted, worker) if wanted > FEW else self._ask_few(wanted, worker)
             jobs = [self._job(self.trials[event.trial]) for event in asked]
             return jobs if n is not None else jobs[0] if jobs else None
 
@@ -258,22 +271,28 @@ class Study:
             self.sync()  # another process has decided this ask
 
     def _ask_many(self, n: int, worker: str) -> list[Asked]:
-        """Decide each ask on the ones before it, and write them together if nobody else has written meanwhile."""
-        while True:
-            before = self._fold.number
-            asked: list[Asked] = []
-            while len(asked) < n and (event := self._fold.decide(worker, self.limit)) is not None:
-                asked.append(event)
-                self._fold.fold(event)
-            if not asked or self.store.append(asked, after=before):
-                return asked
-            self._rebuild()
+        """Decide each ask on the ones before it and write all together; one by one if others write meanwhile."""
+        before = self._fold.number
+        asked: list[Asked] = []
+        while len(asked) < n and (event := self._fold.decide(worker, self.limit)) is not None:
+            asked.append(event)
+            self._fold.fold(event)
+        if not asked or self.store.append(asked, after=before):
+            return asked
+        self._rebuild()
+        return self._ask_few(n, worker)
+
+    def _ask_few(self, n: int, worker: str) -> list[Asked]:
+        asked: list[Asked] = []
+        while len(asked) < n and (one := self._ask_one(worker)):
+            asked += one
+        return asked
 
     def _job(self, trial: Trial) -> Job:
         """The job that is out for a trial."""
         folded = self._fold
         sources = tuple(folded.trials.sources(trial, trial.step)) if trial.step else ()
-        seed = int(stream(folded.definition.seed, "train", trial.id).integers(2**63))
+        seed = subseed(folded.definition.seed, "train", trial.id)
         return Job(
             trial.ask, trial.id, trial.config, trial.step, trial.until, trial.parent, trial.worker, seed, sources
         )
@@ -311,9 +330,9 @@ class Study:
             if not isinstance(job, Job):
                 with self.batch():
                     for one, its in zip(job, metrics, strict=True):
-                        self.tell(one, its)  # type: ignore[arg-type]
+                        self.tell(one, its)  # type: ignore[call-overload]
                 return
-            self._append(self._told(job, metrics, step, seconds, checkpoint))  # type: ignore[arg-type]
+            self._report(self._told(job, metrics, step, seconds, checkpoint))  # type: ignore[arg-type]
 
     def _told(
         self, job: Job, metrics: Metrics, step: int | None, seconds: float, checkpoint: Checkpoint | None
@@ -326,7 +345,7 @@ class Study:
         start = step - count
         if start < 0 or step > job.until:
             raise ValueError(f"trial {job.trial}: told up to step {step}, the job is from {job.start} to {job.until}")
-        watched = {rule.metric for rule in (*self.goals, *self.constraints)}
+        watched = {rule.metric for rule in self._rules}
         broken = [(i, name) for name in watched for i, v in enumerate(series[name]) if v is None]
         if not broken:
             events: list[AnyEvent] = [Told(job.ask, job.trial, start, series, seconds)]
@@ -345,7 +364,7 @@ class Study:
         """Metrics as lists of equal length with None for what is not finite, and whether they were single values."""
         if not isinstance(metrics, Mapping):
             raise TypeError(f"metrics must be a dict such as {{'{self.goals[0].metric}': 0.5}}, not {metrics!r}")
-        for rule in (*self.goals, *self.constraints):
+        for rule in self._rules:
             if rule.metric not in metrics:
                 raise ValueError(
                     f"metrics lack {rule.metric!r}; they have {', '.join(map(repr, metrics)) or 'nothing'}"
@@ -360,7 +379,7 @@ class Study:
     def fail(self, job: Job, error: str, kind: FailureKind = "raised") -> None:
         """Say that a job has failed. Kinds ``lost`` and ``crashed`` are asked again, the others end the trial."""
         with self._lock:
-            self._append([Failed(job.ask, job.trial, str(error), kind)])
+            self._report([Failed(job.ask, job.trial, str(error), kind)])
 
     def add(self, config: Config, metrics: Metrics, step: int = 1) -> Trial:
         """A result that someone already has: the samplers learn from it, and it is never asked.
@@ -395,10 +414,7 @@ class Study:
         with self._lock:
             self.space.check(config)
             self.sync()
-            key = self.space.key(config)
-            if key in map(self.space.key, (*self._fold.queue, *(trial.config for trial in self.trials))):
-                return False
-            return self._append([Enqueued(dict(config))])
+            return not self._deciding().known(config) and self._append([Enqueued(dict(config))])
 
     def change(
         self,
@@ -449,6 +465,10 @@ class Study:
     def constraints(self) -> tuple[Constraint, ...]:
         """Outcome constraints."""
         return self._fold.definition.constraints
+
+    @property
+    def _rules(self) -> list[Goal | Constraint]:
+        return [*self.goals, *self.constraints]
 
     @property
     def definition(self) -> Opened:
@@ -509,15 +529,25 @@ class Study:
         the ones to fall back on, and the best trial's.
         """
         with self._lock:
-            if not self._fold.deciding:
-                self._rebuild()
-            wanted = [(self.trials[trial], step) for trial, step in self._fold.keep()]
+            wanted = [(self.trials[trial], step) for trial, step in self._deciding().keep()]
             wanted += [(trial, trial.step) for trial in (*self.trials.running.values(), *self.trials.waiting)]
             best = self.best
             if best is not None:
                 wanted.append((best, best.step))
             sources = self.trials.sources
             return {(source.trial, source.step) for trial, step in wanted for source in sources(trial, step)[:2]}
+
+
+@contextmanager
+def _quiet_collector() -> Iterator[None]:
+    """No garbage collection while a log is read: it makes a million objects, none of them garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _numbers(name: str, values: Any) -> list[float | None]:

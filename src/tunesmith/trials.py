@@ -160,9 +160,9 @@ class Trials(Sequence[Trial]):
         if event.start < trial.step:
             trial.rewind(event.start)
         trial.reports.append(event)
-        trial.step = event.step
+        trial.step = step = event.step
         trial.seconds += event.seconds
-        if trial.step >= trial.until:
+        if step >= trial.until:
             trial.status = "complete"
             del self.running[trial.id]
         return True

@@ -1,4 +1,4 @@
-"""Every form of training code starts, goes on warm, resumes from disk, forks with new hyperparameters, and is given up."""
+"""Every form of training code starts, goes on warm, resumes from disk, forks with new values, and is given up."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def test_progress_comes_in_batches_and_long_jobs_save(session):
     *progress, end = session(slow, report_seconds=0.05, checkpoint_seconds=0.1).run(job(0, 0, 30))
     assert len(progress) >= 3
     assert any(report.saved for report in progress)
-    assert sum((report.metrics["x"] for report in (*progress, end)), []) == list(range(30))
+    assert [x for report in (*progress, end) for x in report.metrics["x"]] == list(range(30))
     assert [report.start for report in progress[1:]] == [r.start + len(r.metrics["x"]) for r in progress[:-1]]
     assert all(report.seconds > 0.04 for report in progress)
 
@@ -335,3 +335,13 @@ def test_without_a_directory_nothing_is_saved(session):
     assert last(made.run(job(0, 0, 2))).saved is None
     assert last(made.run(job(0, 2, 3))).metrics["x"] == [3]
     assert isinstance(made, Session)
+
+
+def test_a_last_state_that_cannot_be_saved_fails_the_job(session):
+    def generator(config):
+        while True:
+            yield 1.0, {"thread": threading.current_thread()}
+
+    *_, report = session(generator).run(job(0, 0, 3))
+    assert "TypeError: state['thread'] is a threading._MainThread, which no checkpoint can hold" in report.failure.error
+    assert len(report.metrics["x"]) == 2  # or the job would count as done

@@ -25,14 +25,18 @@ scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.sampled_from(["$", "__metadata__"])
 )
 dtypes = st.one_of(
-    hnp.scalar_dtypes().filter(lambda dtype: dtype.itemsize > 0), hnp.complex_number_dtypes(), hnp.unicode_string_dtypes(max_len=4)
+    hnp.scalar_dtypes().filter(lambda dtype: dtype.itemsize > 0),
+    hnp.complex_number_dtypes(),
+    hnp.unicode_string_dtypes(max_len=4),
 )
 arrays = dtypes.flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, min_side=0)))
 tensors = st.tuples(
     st.sampled_from([torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.complex64, torch.float8_e5m2]),
     st.lists(st.integers(0, 3), max_size=3),
 ).map(lambda pair: torch.arange(math.prod(pair[1])).reshape(pair[1]).to(pair[0]))
-keys = st.one_of(st.text(max_size=3), st.integers(), st.booleans(), st.none(), st.tuples(st.integers(), st.text(max_size=2)))
+keys = st.one_of(
+    st.text(max_size=3), st.integers(), st.booleans(), st.none(), st.tuples(st.integers(), st.text(max_size=2))
+)
 trees = st.recursive(
     st.one_of(scalars, arrays, tensors),
     lambda inner: st.one_of(
@@ -48,9 +52,18 @@ def same(a, b):
         return a.dtype == b.dtype and a.shape == b.shape and same(raw(a), raw(b))
     if isinstance(a, np.ndarray | np.generic):
         swapped = a.dtype.newbyteorder("<") if a.dtype.byteorder == ">" else a.dtype
-        return type(a) is type(b) and b.dtype == swapped and a.shape == b.shape and a.astype(swapped).tobytes() == b.tobytes()
+        return (
+            type(a) is type(b)
+            and b.dtype == swapped
+            and a.shape == b.shape
+            and a.astype(swapped).tobytes() == b.tobytes()
+        )
     if isinstance(a, dict):
-        return list(a) == list(b) and all(type(i) is type(j) for i, j in zip(a, b, strict=True)) and same([*a.values()], [*b.values()])
+        return (
+            list(a) == list(b)
+            and all(type(i) is type(j) for i, j in zip(a, b, strict=True))
+            and same([*a.values()], [*b.values()])
+        )
     if isinstance(a, list | tuple):
         return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
     return type(a) is type(b) and (a == b or a != a)
@@ -112,7 +125,9 @@ class Foo:
     pass
 
 
-@pytest.mark.parametrize("bad", [Foo(), {1, 2}, len, np.array([Foo()]), np.ma.masked_array([1]), np.zeros(1, [("a", int)]), 1j])
+@pytest.mark.parametrize(
+    "bad", [Foo(), {1, 2}, len, np.array([Foo()]), np.ma.masked_array([1]), np.zeros(1, [("a", int)]), 1j]
+)
 def test_what_does_not_fit_is_named_with_its_place(store, bad):
     with pytest.raises(TypeError, match=r"state\['model'\]\[1\] is a .*"):
         store.save(0, 1, {"model": [0, bad]})
@@ -154,7 +169,10 @@ def test_every_truncation_and_any_flipped_byte_is_seen(store, tree):
             store.load(saved.where, saved.digest)
 
 
-@pytest.mark.parametrize("content", [b"", b"[", b"\xff" * 16, b"\x02\0\0\0\0\0\0\0{}", b'{"$": "numpy", "v": "a", "dtype": "<f4", "shape": [1]}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[", b"\xff" * 16, b"\x02\0\0\0\0\0\0\0{}", b'{"$": "numpy", "v": "a", "dtype": "<f4", "shape": [1]}'],
+)
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])
 def test_foreign_content_with_a_valid_digest_is_refused(store, content, suffix):
     from tunesmith.execution.checkpoints import _hasher
@@ -245,7 +263,7 @@ def test_unfinished_files_of_other_machines_go_when_they_are_old(store):
 
 def test_a_disk_that_can_not_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="cannot write checkpoints to .*file.*"):
+    with pytest.raises(CheckpointError, match=r"cannot write checkpoints to .*file"):
         Checkpoints(tmp_path / "file").save(0, 1, {"x": 1})
     with pytest.raises(CheckpointError, match="cannot write checkpoints"):
         Checkpoints(tmp_path / "file").save(0, 1, Files(lambda path: None))

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import training_code as code
@@ -39,9 +40,11 @@ def test_what_a_command_gets(session, tmp_path):
     assert report.metrics == {"x": [1]}
     arguments, config, cwd, environment = json.loads(report.failure.error.splitlines()[-1])
     assert arguments == ["--lr=1.0,a b; $HOME", arguments[1], '{"a": 1}']
-    assert json.loads(config) == json.loads(environment.pop("TUNESMITH_CONFIG")) == {"lr": 1.0, "opt.name": "a b; $HOME"}
+    assert (
+        json.loads(config) == json.loads(environment.pop("TUNESMITH_CONFIG")) == {"lr": 1.0, "opt.name": "a b; $HOME"}
+    )
     assert cwd == str(tmp_path)
-    assert os.path.basename(environment.pop("TUNESMITH_SAVE")) == "save-2"
+    assert Path(environment.pop("TUNESMITH_SAVE")).name == "save-2"
     assert environment == {
         "EXTRA": "yes", "TUNESMITH_TRIAL": "4", "TUNESMITH_SEED": "6", "TUNESMITH_START": "0", "TUNESMITH_UNTIL": "2",
     }  # fmt: skip
@@ -51,11 +54,17 @@ def test_failures_of_commands(session):
     report = outcome(session, python("import sys; sys.stderr.write('the reason'); sys.exit(7)"), 0, 0, 1)
     assert "failed with exit status 7:\nthe reason" in report.failure.error
     report = outcome(session, python("print('no json')"), 0, 0, 1)
-    assert "ended by itself after step 0, but step 1 was asked for: the command exited with status 0" in report.failure.error
+    assert (
+        "ended by itself after step 0, but step 1 was asked for: the command exited with status 0"
+        in report.failure.error
+    )
     report = outcome(session, Command(["/no/such/program"]), 0, 0, 1)
     assert "No such file or directory: '/no/such/program'" in report.failure.error
     report = outcome(session, python("", "{momentum}"), 0, 0, 1)
-    assert "{momentum} in '{momentum}' is no hyperparameter of this configuration: ['config', 'lr']" in report.failure.error
+    assert (
+        "{momentum} in '{momentum}' is no hyperparameter of this configuration: ['config', 'lr']"
+        in report.failure.error
+    )
     with pytest.raises(TypeError, match="must be a list"):
         Command("python train.py")
 

@@ -22,7 +22,9 @@ def executor(tmp_path):
     made = []
 
     def make(train, required=("x",), report_seconds=0.25, **options):
-        made.append(Processes(train, Options(required, str(tmp_path / "states"), report_seconds=report_seconds), **options))
+        made.append(
+            Processes(train, Options(required, str(tmp_path / "states"), report_seconds=report_seconds), **options)
+        )
         return made[-1]
 
     yield make
@@ -113,7 +115,10 @@ def test_devices_and_threads(executor, monkeypatch):
     assert (made.slots, made.free) == (4, 4)
     for trial in range(4):
         made.submit(job(trial, 0, 1))
-    seen = sorted((m["cuda_visible_devices"][0], m["omp_num_threads"][0], m["tunesmith_worker"][0]) for m in (r.metrics for r in collect(made, 4)))
+    seen = sorted(
+        (m["cuda_visible_devices"][0], m["omp_num_threads"][0], m["tunesmith_worker"][0])
+        for m in (r.metrics for r in collect(made, 4))
+    )
     share = max(1, cores() // 4)
     assert seen == [(-1, 3, 1), (4, share, 1), (6, share, 1), (6, share, 1)]
 
@@ -136,10 +141,10 @@ def test_functions_that_cannot_be_imported_go_with_cloudpickle(executor):
 
 def test_what_cannot_be_sent_says_so(executor, monkeypatch):
     lock = threading.Lock()
-    with pytest.raises(ExecutionError, match="can't be sent to worker processes .*keep open files"):
+    with pytest.raises(ExecutionError, match=r"can't be sent to worker processes .*keep open files"):
         executor(lambda config: lock.locked())
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
-    with pytest.raises(ExecutionError, match="can't be sent to worker processes .* at the top level of a file"):
+    with pytest.raises(ExecutionError, match=r"can't be sent to worker processes .* at the top level of a file"):
         executor(lambda config: 1.0)
     with pytest.raises(TypeError, match="is no training code"):
         executor(5)
@@ -181,7 +186,10 @@ def test_a_function_of_the_script_itself(tmp_path):
     )
     result = run(command)
     assert result.returncode == 0, result.stderr
-    assert sorted(result.stdout.split("\n")) == ["", "4 complete", "imported as __main__"] + ["imported as __mp_main__"] * 2
+    assert (
+        sorted(result.stdout.split("\n"))
+        == ["", "4 complete", "imported as __main__"] + ["imported as __mp_main__"] * 2
+    )
     assert result.stderr == ""
 
 

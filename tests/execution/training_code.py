@@ -1,4 +1,4 @@
-"""Training code of every form. All of them count ``x`` up by ``lr`` a step, from 0; the metrics are ``x`` and ``lr``."""
+"""Training code of every form: ``x`` goes up by ``lr`` a step, from 0; the metrics are ``x`` and ``lr``."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_new_hyperparameters_and_old_memory(kind, tmp_path):
     saved = Checkpoints(tmp_path).save(0, 3, {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
     tree = Checkpoints(tmp_path).load(saved.where, saved.digest)
 
-    naive_model, naive = made(kind, NEW[kind])
+    _, naive = made(kind, NEW[kind])
     naive.load_state_dict(tree["optimizer"])
     assert naive.param_groups[0]["lr"] == OLD[kind]["lr"]  # that is the trap
 
@@ -80,11 +80,16 @@ SCHEDULES = {
     "lambda": lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda epoch: 1 / (1 + epoch)),
     "cosine": lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, T_max=10, eta_min=0.001),
     "exponential": lambda optimizer: lr_scheduler.ExponentialLR(optimizer, gamma=0.9),
-    "onecycle": lambda optimizer: lr_scheduler.OneCycleLR(optimizer, max_lr=optimizer.param_groups[0]["lr"], total_steps=20),
+    "onecycle": lambda optimizer: lr_scheduler.OneCycleLR(
+        optimizer, max_lr=optimizer.param_groups[0]["lr"], total_steps=20
+    ),
     "restarts": lambda optimizer: lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=3),
     "sequence": lambda optimizer: lr_scheduler.SequentialLR(
         optimizer,
-        [lr_scheduler.ConstantLR(optimizer, factor=0.5, total_iters=2), lr_scheduler.ExponentialLR(optimizer, gamma=0.9)],
+        [
+            lr_scheduler.ConstantLR(optimizer, factor=0.5, total_iters=2),
+            lr_scheduler.ExponentialLR(optimizer, gamma=0.9),
+        ],
         milestones=[2],
     ),
 }

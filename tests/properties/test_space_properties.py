@@ -175,7 +175,6 @@ def test_moves_bring_the_configurations_of_another_space_into_this_one(old: Spac
     config = old.sample(rng)
     new.check(new.perturb(config, rng))
     new.check(new.jitter(config, rng, 0.1))
-    new.key(config)
 
 
 @QUICK

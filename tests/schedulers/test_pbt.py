@@ -44,7 +44,7 @@ def standings(*losses: float) -> list[Standing]:
     return [Standing(loss, trial, trial, 10, (loss,)) for trial, loss in enumerate(losses)]
 
 
-# -- exploit --------------------------------------------------------------------------------------------------------
+# -- exploit ---
 
 
 def test_truncation_replaces_the_bottom_by_the_top() -> None:
@@ -111,7 +111,7 @@ def test_t_test_sees_the_last_values_of_a_trial() -> None:
     assert len(forks) == 1 and forks[0].config == study.trials[forks[0].parent or 0].config
 
 
-# -- forks ------------------------------------------------------------------------------------------------------------
+# -- forks ---
 
 
 @pytest.mark.parametrize("synchronous", [False, True])
@@ -173,7 +173,7 @@ def test_a_member_that_was_never_told_is_not_copied() -> None:
             assert job.sources[0][:2] == (job.parent, job.start)
 
 
-# -- order -----------------------------------------------------------------------------------------------------------
+# -- order ---
 
 
 @pytest.mark.parametrize("workers", [3, 8])
@@ -225,7 +225,7 @@ def test_a_slow_member_holds_up_nobody() -> None:
     assert sum(trial.step == 20 and trial.id not in replaced for trial in study.trials) == 3
 
 
-# -- failures -----------------------------------------------------------------------------------------------------------
+# -- failures ---
 
 
 @pytest.mark.parametrize("synchronous", [False, True])
@@ -262,7 +262,7 @@ def test_a_population_in_which_nothing_succeeds_ends() -> None:
     assert len(jobs) <= 8 and all(trial.status == "failed" for trial in study.trials)
 
 
-# -- wrong use -----------------------------------------------------------------------------------------------------------
+# -- wrong use ---
 
 
 @pytest.mark.parametrize(

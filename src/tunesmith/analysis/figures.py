@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -127,7 +128,8 @@ def _domains(space: Space) -> dict[str, Domain]:
 def _schedule_panel(axes: Axes, name: str, schedule: Schedule, domain: Domain | None, trials: Iterable[Trial]) -> None:
     axes.set_title(name)
     others = [trial for trial in trials if trial.step > trial.start]
-    used = [one.config[name] for one in (*schedule.segments, *others) if name in one.config]
+    configs = [*(segment.config for segment in schedule.segments), *(trial.config for trial in others)]
+    used = [config[name] for config in configs if name in config]
     labels: list[str] = []
     if isinstance(domain, (Ordinal, Categorical)) or not all(isinstance(value, (int, float)) for value in used):
         options = domain.values if isinstance(domain, Ordinal) else getattr(domain, "options", ())
@@ -136,7 +138,8 @@ def _schedule_panel(axes: Axes, name: str, schedule: Schedule, domain: Domain | 
     def height(config: Config) -> float:
         if name not in config:
             return math.nan
-        return float(labels.index(str(config[name]))) if labels else float(config[name] or 0)
+        value: Any = config[name]
+        return float(labels.index(str(value)) if labels else value)
 
     for trial in others:
         axes.plot([trial.start, trial.step], [height(trial.config)] * 2, color=OTHERS, lw=0.9, alpha=0.6)
@@ -188,7 +191,7 @@ def plot_lineage(study: Study) -> Figure:
             axes.plot(
                 *curve, color=WINNER if first else INK, lw=2.0 if first else 0.6, alpha=1 if first else 0.5, zorder=4
             )
-        _bar(axes, trial, goal.metric, y[trial.id], scale, width)
+    _bars(axes, study, y, scale, width)
     _decorate_lineage(axes, study, len(places))
     last = line[-1]
     axes.annotate(
@@ -211,28 +214,26 @@ def _fork(step: float, source: float, target: float, reach: float) -> tuple[Arra
     return step - reach * (1 - t), source + (target - source) * t**2 * (3 - 2 * t)
 
 
-def _bar(axes: Axes, trial: Trial, metric: str, y: float, scale: Normalize, width: float) -> None:
-    """A trial as a bar from its start on, coloured step by step."""
+def _bars(axes: Axes, study: Study, y: Mapping[int, float], scale: Normalize, width: float) -> None:
+    """Every trial as a bar from its start on, coloured step by step; dots where forks begin, crosses on failures."""
     from matplotlib.collections import LineCollection
 
-    steps, values = (np.array(column, dtype=float) for column in trial.values(metric))
-    if len(values):
-        edges = np.concatenate([[trial.start], steps])
-        points = np.column_stack([edges, np.full(len(edges), y)])
-        pieces = LineCollection(
-            list(np.stack([points[:-1], points[1:]], axis=1)),
-            array=values,
-            cmap="viridis",
-            norm=scale,
-            lw=width,
-            antialiased=False,
-            zorder=3,
-        )
-        axes.add_collection(pieces)
-    if trial.parent is not None:
-        axes.plot(trial.start, y, "o", ms=0.7 * width, mfc="white", mec=INK, mew=0.6, zorder=5)
-    if trial.status == "failed":
-        axes.plot(trial.step, y, "x", color=FAILED, ms=1.3 * width, mew=1.6, zorder=5, clip_on=False)
+    pieces: list[Any] = []
+    colours: list[float] = []
+    for trial in study.trials:
+        steps, values = trial.values(study.goals[0].metric)
+        lane = y[trial.id]
+        pieces += [[(before, lane), (after, lane)] for before, after in pairwise([trial.start, *steps])]
+        colours += values
+    axes.add_collection(
+        LineCollection(pieces, array=colours, cmap="viridis", norm=scale, lw=width, antialiased=False, zorder=3)
+    )
+    forks = [(trial.start, y[trial.id]) for trial in study.trials if trial.parent is not None]
+    failures = [(trial.step, y[trial.id]) for trial in study.trials if trial.status == "failed"]
+    dots: dict[str, Any] = {"marker": "o", "ms": 0.7 * width, "mfc": "white", "mec": INK, "mew": 0.6}
+    crosses: dict[str, Any] = {"marker": "x", "ms": 1.3 * width, "mec": FAILED, "mew": 1.6, "clip_on": False}
+    for points, look in ((forks, dots), (failures, crosses)):
+        axes.plot(*np.array(points).reshape(-1, 2).T, ls="", zorder=5, **look)
 
 
 def _decorate_lineage(axes: Axes, study: Study, lanes: int) -> None:

@@ -215,7 +215,9 @@ class Trial:
     def _advance(self, train: Callable[[Trial], Any]) -> Any:
         """Let the function run to its next report, and return the metrics."""
         if self._thread is None:
-            self._thread = Thread(target=copy_context().run, args=(self._run, train), name=f"trial-{self.number}", daemon=True)
+            self._thread = Thread(
+                target=copy_context().run, args=(self._run, train), name=f"trial-{self.number}", daemon=True
+            )
             self._thread.start()
         else:
             self._orders.put(True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 import time
@@ -24,9 +25,10 @@ Outcome = Literal["done", "interrupted", "seconds"]
 log = logging.getLogger("tunesmith")
 
 _POLL = (0.02, 0.5)  # seconds between two looks at what other drivers did: the first, and at most
-_LEASES = 2.0  # seconds between two looks at the leases of others
+_LEASES = 1.0  # seconds between two looks at the leases of others
+_PATIENT = 10.0  # seconds of waiting for others after which this is said
 _PROGRESS = 0.1  # seconds between two calls of `progress`
-_SPARE = 64  # checkpoints on disk beyond twice those that were kept last time, before the next sweep
+_SPARE = 16  # checkpoints on disk beyond twice those that were kept last time, before the next sweep
 
 
 def drive(
@@ -97,6 +99,7 @@ class _Driver:
         self.stopped: Outcome | None = None
         self._pause = _POLL[0]
         self._look = 0.0
+        self._patient: float | None = None
         self._shown = 0.0
 
     def run(self) -> Outcome:
@@ -115,7 +118,7 @@ class _Driver:
             if reports:
                 self._tell(reports)
             elif not self.out:
-                time.sleep(self._pause)
+                self._wait_for_others()
             self._pause = _POLL[0] if asked or reports else min(self._pause * 1.5, _POLL[1])
             self._show(_PROGRESS)
 
@@ -186,6 +189,17 @@ class _Driver:
         for job in self.study.running if gone else ():
             if job.worker in gone:
                 self.study.fail(job, f"the driver {job.worker} vanished", "lost")
+
+    def _wait_for_others(self) -> None:
+        if self._patient is None:
+            self._patient = time.monotonic() + _PATIENT
+        elif time.monotonic() > self._patient:
+            self._patient = math.inf
+            ids = ", ".join(map(str, self.study.trials.running))
+            log.warning(
+                "waiting for jobs that others have asked for: trials %s; study.fail(job, ..., 'lost') frees them", ids
+            )
+        time.sleep(self._pause)
 
     def _limit_time(self) -> None:
         if self.until is not None and time.monotonic() > self.until:
@@ -268,9 +282,9 @@ def _signals(driver: _Driver) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         if driver.stopped == "interrupted":
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-        log.warning("stopping after the present step; once more ends at once")
         driver.stop("interrupted")
         driver.stopped = "interrupted"
+        log.warning("stopping after the present step; once more ends at once")
 
     previous: dict[int, Any] = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -86,6 +86,8 @@ class Session:
         try:
             yield from self._train(job, pending)
         except (Exception, SystemExit) as error:
+            if pending.step >= job.until:
+                pending.rows.pop()  # the last state could not be saved: told in full, the job would count as done
             yield pending.report(done=True, failure=explain(error))
             del error
             _free_memory()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -82,23 +83,27 @@ def tune(
     as_task(train)  # says now what is wrong with it
     if scheduler is not None and steps is not None:
         raise ValueError(f"steps={steps} is for studies without a scheduler: give it to the scheduler")
-    scheduler = schedulers.Full(steps or 1) if scheduler is None else scheduler
+    scheduler = schedulers.Full(1 if steps is None else steps) if scheduler is None else scheduler
     space = space if isinstance(space, Space) else Space(dict(space))
     _check_end(space, scheduler, trials, seconds)
     study = Study(
         space, _goals(maximise, minimise, goals), sampler, scheduler, store,
         name=name, seed=seed, constraints=constraints, trials=trials,
     )  # fmt: skip
-    run(
-        study,
-        train,
-        workers=workers,
-        devices=devices,
-        time_limit=time_limit,
-        seconds=seconds,
-        checkpoints=checkpoints,
-        progress=progress,
-    )
+    try:
+        run(
+            study,
+            train,
+            workers=workers,
+            devices=devices,
+            time_limit=time_limit,
+            seconds=seconds,
+            checkpoints=checkpoints,
+            progress=progress,
+        )
+    except BaseException:
+        study.close()
+        raise
     return study
 
 
@@ -124,7 +129,8 @@ def run(
     """
     path = getattr(study.store, "path", None)
     with tempfile.TemporaryDirectory(prefix="tunesmith-", ignore_cleanup_errors=True) as temporary:
-        default = temporary if path is None else Path(path).with_suffix(".checkpoints") / study.name
+        folder = re.sub(r"[^\w.\- ]|^\.+", "_", study.name)
+        default = temporary if path is None else Path(path).with_suffix(".checkpoints") / folder
         root = Path(checkpoints or default).absolute()
         metrics = [goal.metric for goal in study.goals] + [rule.metric for rule in study.constraints]
         options = Options(tuple(dict.fromkeys(metrics)), str(root))

@@ -10,7 +10,7 @@ import traceback
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from tunesmith.errors import TunesmithError
 
@@ -59,18 +59,18 @@ def main(descriptor: int) -> None:
         return
     jobs: SimpleQueue[Any] = SimpleQueue()
     Thread(target=_listen, args=(connection, jobs, session), daemon=True).start()
-    connection.send(READY)
+    _send(connection, READY)
     while (job := jobs.get()) is not None:
         for report in session.run(job):
-            connection.send(report)
+            _send(connection, report)
     session.close()
 
 
 def _start(connection: Connection) -> Any:
     """The session for what the driver sends first; None, and the driver knows, if that can't be."""
     global starting
+    setup: Setup = _receive(connection)
     try:
-        setup: Setup = connection.recv()
         if setup.preparation is not None:
             from multiprocessing import spawn
 
@@ -82,21 +82,39 @@ def _start(connection: Connection) -> Any:
 
         return Session(as_task(pickle.loads(setup.code)), setup.options)
     except TunesmithError as error:
-        connection.send(Broken(str(error)))
+        _send(connection, Broken(str(error)))
     except BaseException:
-        connection.send(Broken(traceback.format_exc()))
+        _send(connection, Broken(traceback.format_exc()))
     return None
 
 
 def _listen(connection: Connection, jobs: SimpleQueue[Any], session: Any) -> None:
-    """Pass jobs on; note that the driver wants a break; die with the driver."""
+    """Pass jobs on; note that the driver wants a break."""
     while True:
-        try:
-            message = connection.recv()
-        except (EOFError, OSError):
-            sys.stderr.flush()
-            os.killpg(0, signal.SIGKILL)  # this process leads a group: what it started goes with it
+        message = _receive(connection)
         if message == "stop":
             session.stopping.set()
         else:
             jobs.put(message)
+
+
+def _receive(connection: Connection) -> Any:
+    try:
+        return connection.recv()
+    except (EOFError, OSError):
+        _die()
+
+
+def _send(connection: Connection, message: Any) -> None:
+    try:
+        connection.send(message)
+    except OSError:
+        _die()
+
+
+def _die() -> NoReturn:
+    """End with the driver, without a word. This process leads a group: what it started goes with it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.killpg(0, signal.SIGKILL)
+    raise SystemExit  # never

@@ -1,7 +1,7 @@
 """PyTorch under population based training: load the state of a training, but not its old hyperparameters.
 
-``optimizer.load_state_dict`` also loads the learning rate, the momentum, ... that the state was saved with. After a fork that undoes what
-was explored. Make model, optimizer and schedule from the *new* configuration, then::
+``optimizer.load_state_dict`` also loads the learning rate, the momentum, ... that the state was saved with. After a
+fork that undoes what was explored. Make model, optimizer and schedule from the *new* configuration, then::
 
     model.load_state_dict(state["model"])
     load_optimizer(optimizer, state["optimizer"])
@@ -22,11 +22,11 @@ _COUNTERS = ("last_epoch", "_step_count", "best", "num_bad_epochs", "cooldown_co
 
 
 def load_optimizer(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
-    """Load momentum buffers, step counts and the like; learning rate, momentum, betas, weight decay, ... stay as they are.
+    """Load momentum buffers, step counts and the like, but not learning rate, momentum, betas, weight decay, ...
 
     Args:
         optimizer: made from the present configuration; changed in place.
-        state_dict: what ``state_dict()`` of an optimizer of the same kind, with parameters of the same shapes, has given.
+        state_dict: what ``state_dict()`` of an optimizer of the same kind, with the same parameters, has given.
 
     Raises:
         ValueError: the parameter groups are not the same ones.
@@ -54,7 +54,7 @@ def load_scheduler(scheduler: LRScheduler, state_dict: Mapping[str, Any]) -> Non
         return
     for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
-    scheduler._last_lr = rates
+    scheduler._last_lr = list(rates)
 
 
 def _load_counters(scheduler: Any, state: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -41,8 +41,8 @@ class Walk:
 
     space: Space
     points: Iterator[Point]
-    seen: list[tuple[Hashable, Point]] = field(default_factory=list)
-    taken: set[Hashable] = field(default_factory=set)
+    seen: list[tuple[bytes, Point]] = field(default_factory=list)
+    taken: set[bytes] = field(default_factory=set)
     cursor: int = 0
 
     def tell(self, event: Event) -> None:

@@ -49,7 +49,7 @@ def _points(space: Space, sequence: str, rng: np.random.Generator) -> Iterator[P
     """The points of the sequence that the constraints allow, without end."""
     from scipy.stats import qmc
 
-    seed = int(rng.integers(2**63))
+    seed = int(rng.integers(2**63))  # scipy wants to spawn from a seed sequence, which a named stream has not
     engine = (qmc.Sobol if sequence == "sobol" else qmc.Halton)(max(1, len(space.columns)), scramble=True, rng=seed)
     barren = 0
     while barren < PATIENCE:

@@ -1,0 +1,119 @@
+"""The ten-line case: it works, it says what is missing, and with a store it goes on."""
+
+from __future__ import annotations
+
+import pytest
+import training_code as code
+
+import tunesmith as ts
+from tunesmith.execution import ExecutionError, run
+
+SPACE = {"lr": ts.Float(0.5, 2)}
+
+
+def test_ten_lines():
+    def train(config):
+        return {"loss": (config["x"] - 3) ** 2, "other": 1}
+
+    study = ts.tune(train, {"x": ts.Float(-10, 10)}, minimise="loss", trials=50)
+    assert len(study.trials) == 50
+    assert abs(study.best.config["x"] - 3) < 2
+    assert study.best.metrics["other"] == 1
+    assert ts.replay(study) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_calling_it_again_goes_on(workers, tmp_path):
+    def again(trials):
+        study = ts.tune(code.value, SPACE, maximise="x", trials=trials, store=tmp_path / "a.db", workers=workers)
+        with study:
+            return [trial.config["lr"] for trial in study.trials]
+
+    first = again(5)
+    assert again(5) == first
+    longer = again(8)
+    assert (len(longer), longer[:5]) == (8, first)
+    assert len(set(longer)) == 8
+    assert longer == [trial.config["lr"] for trial in ts.tune(code.value, SPACE, maximise="x", trials=8).trials]
+
+
+def test_steps_goals_constraints_and_progress(tmp_path):
+    seen = []
+    study = ts.tune(
+        code.generator,
+        SPACE,
+        goals=[ts.Goal("x", maximise=True)],
+        constraints=[ts.Constraint("lr", 1.0)],
+        steps=3,
+        trials=10,
+        seed=4,
+        name="mine",
+        checkpoints=tmp_path / "states",
+        progress=lambda study: seen.append(len(study.trials)),
+    )
+    assert all(trial.step == 3 for trial in study.trials)
+    assert study.best.config["lr"] <= 1
+    assert seen[-1] == 10
+    assert [path.name for path in (tmp_path / "states").iterdir()]
+
+
+def test_checkpoints_stand_next_to_the_store(tmp_path):
+    pbt = ts.schedulers.PBT(population=3, ready=1, steps=5)
+    with ts.tune(code.generator, SPACE, maximise="x", scheduler=pbt, store=tmp_path / "a.db", name="mine") as study:
+        for trial, step in study.keep():
+            assert (tmp_path / "a.checkpoints" / "mine" / str(trial) / f"{step}.json").is_file()
+    assert not (tmp_path / "a.db.leases").exists()
+
+
+def test_a_finite_space_ends_by_itself():
+    study = ts.tune(lambda config: config["a"], {"a": ts.Ordinal([1, 2, 3])}, maximise="a")
+    assert sorted(trial.config["a"] for trial in study.trials) == [1, 2, 3]
+
+
+def test_time_is_an_end_too():
+    study = ts.tune(lambda config: config["lr"], SPACE, maximise="x", seconds=0.2)
+    assert len(study.trials) > 5
+
+
+def test_a_time_limit_makes_a_worker_process():
+    study = ts.tune(code.where, SPACE, maximise="tunesmith_worker", trials=1, time_limit=60)
+    assert study.best.metrics["tunesmith_worker"] == 1
+
+
+def test_run_works_on_an_existing_study():
+    study = ts.Study(ts.Space(SPACE), ts.Goal("x", maximise=True), trials=4)
+    assert run(study, code.value) == "done"
+    assert len(study.trials) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trials": 1}, "say what to optimise with exactly one of"),
+        ({"trials": 1, "maximise": "x", "minimise": "x"}, "exactly one of"),
+        ({"trials": 1, "maximise": "x", "goals": [ts.Goal("y")]}, "exactly one of"),
+        ({"maximise": "x"}, "the search would never end: give trials=, seconds=,"),
+        (
+            {"maximise": "x", "steps": 3, "scheduler": ts.schedulers.Full(2)},
+            "steps=3 is for studies without a scheduler",
+        ),
+        ({"maximise": "x", "trials": 1, "workers": 0}, "workers=0 must be at least 1"),
+        ({"maximise": "x", "trials": 1, "devices": "gpu"}, "'gpu' is none of"),
+    ],
+)
+def test_what_is_not_clear_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ts.tune(code.value, SPACE, **options)
+
+
+def test_training_code_is_checked_before_anything_is_written(tmp_path):
+    with pytest.raises(TypeError, match="no training code"):
+        ts.tune("train.py", SPACE, maximise="x", trials=1, store=tmp_path / "a.db")
+    assert not (tmp_path / "a.db").exists()
+
+
+def test_a_failing_study_lets_go_of_its_store(tmp_path):
+    with pytest.raises(ExecutionError, match="the metric 'y', a goal or constraint of the study, is missing"):
+        ts.tune(code.generator, SPACE, maximise="y", trials=100, store=tmp_path / "a.db")
+    with ts.Study.open(tmp_path / "a.db") as study:
+        assert study.trials.failed == 11

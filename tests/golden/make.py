@@ -1,0 +1,51 @@
+"""Write the golden logs anew: ``python tests/golden/make.py``. Do so only where decisions are meant to change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from tunesmith import Space, Study, samplers
+from tunesmith.records import encode
+from tunesmith.schedulers import PBT, Full, Jitter, Perturb, Tournament, TTest
+from tunesmith.space import Categorical, Float
+from tunesmith.testing import GOAL, finite, mixed, play
+
+HERE = Path(__file__).parent
+
+
+def studies() -> Iterator[tuple[str, Study]]:
+    """One study for each thing that a log can hold."""
+    yield "uniform", Study(mixed(), GOAL, samplers.Uniform(), Full(10), trials=20)
+    yield "grid", Study(finite(), GOAL, samplers.Grid())
+    yield "sobol-truncation", Study(mixed(), GOAL, samplers.QMC(), PBT(population=8, ready=3, steps=15), seed=1)
+    jitter = PBT(population=4, ready=2, steps=10, exploit=Tournament(), explore=Jitter(0.1), synchronous=True)
+    yield "synchronous-tournament", Study(mixed(), GOAL, samplers.QMC("halton"), jitter, seed=2)
+    t_test = PBT(population=5, ready=2, steps=16, exploit=TTest(window=3, level=0.4), explore=Perturb(resample=0.3))
+    yield "t-test", Study(mixed(), GOAL, samplers.Uniform(), t_test, seed=3)
+
+
+def main() -> None:
+    """Play every study with faults, and one through a migration."""
+    for name, study in studies():
+        play(study, np.random.default_rng(0), faults=0.1, jobs=60)
+        write(name, study)
+    study = Study(mixed(), GOAL, samplers.QMC(), Full(4), seed=4)
+    study.add({**study.space.sample(np.random.default_rng(0))}, {"score": 0.5})
+    study.enqueue(study.space.sample(np.random.default_rng(1)))
+    play(study, np.random.default_rng(0), jobs=10)
+    wider = Space({**study.space, "lr": Float(1e-6, 1.0, log=True), "norm": Categorical(["batch", "layer"])})
+    study.change(space=wider, fill={"norm": "batch"}, scheduler=Full(6))
+    play(study, np.random.default_rng(1), jobs=10)
+    write("migration", study)
+
+
+def write(name: str, study: Study) -> None:
+    """One event a line."""
+    (HERE / f"{name}.jsonl").write_bytes(b"\n".join(map(encode, study.events())) + b"\n")
+
+
+if __name__ == "__main__":
+    main()
