@@ -63,11 +63,22 @@ def misuse(call: Call) -> Callable[..., str]:
     return run
 
 
+def opened(store: str | Path, name: str = "study") -> ts.Study:
+    """A stored study, with its file closed again."""
+    with ts.Study.open(store, name) as study:
+        return study
+
+
 def fill(study: ts.Study) -> ts.Study:
     """Run a study to its end."""
     while job := study.ask():
         study.tell(job, {"loss": [job.config["lr"] / step for step in range(job.start + 1, job.until + 1)]})
     return study
+
+
+@pytest.fixture(name="opened")
+def _opened() -> Callable[..., ts.Study]:
+    return opened
 
 
 @pytest.fixture

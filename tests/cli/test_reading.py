@@ -20,6 +20,7 @@ import tunesmith as ts
 from tunesmith.analysis.schedule import Schedule
 
 Misuse = Callable[..., str]
+Opened = Callable[..., ts.Study]
 
 READING = (
     ("status", "STORE"),
@@ -81,8 +82,8 @@ def test_status(call: Any, store: Path) -> None:
     assert found["best"]["step"] == 10
 
 
-def test_best_is_the_best(call: Any, store: Path) -> None:
-    best = ts.Study.open(store, "first").best
+def test_best_is_the_best(call: Any, store: Path, opened: Opened) -> None:
+    best = opened(store, "first").best
     assert best is not None
     found = json.loads(call("best", store, "--json").out)
     assert found["trial"] == best.id and found["config"] == best.config and found["metrics"] == best.metrics
@@ -95,6 +96,7 @@ def test_best_of_several_goals_is_the_front(call: Any, tmp_path: Path) -> None:
     )
     while job := study.ask():
         study.tell(job, {"a": job.config["x"], "b": job.config["x"] ** 2})
+    study.close()
     found = json.loads(call("best", path, "--json").out)
     assert [one["trial"] for one in found] == [trial.id for trial in study.front] == list(range(6))
     assert call("best", path).out.count("trial") == 6
@@ -136,9 +138,9 @@ def test_replay_of_an_edited_log_has_differences(call: Any, store: Path) -> None
     assert call("replay", store).code == 1
 
 
-def test_export(call: Any, store: Path, tmp_path: Path) -> None:
+def test_export(call: Any, store: Path, tmp_path: Path, opened: Opened) -> None:
     rows = list(csv.DictReader(io.StringIO(call("export", store).out)))
-    trials = ts.Study.open(store, "first").trials
+    trials = opened(store, "first").trials
     assert [float(row["params.lr"]) for row in rows] == [trial.config["lr"] for trial in trials]
     assert call("export", store, "trials.csv").out == "trials.csv\n"
     assert list(csv.DictReader(io.StringIO((tmp_path / "trials.csv").read_text()))) == rows
@@ -148,10 +150,10 @@ def test_export(call: Any, store: Path, tmp_path: Path) -> None:
     assert len(steps) == sum(trial.step - trial.start for trial in trials)
 
 
-def test_export_to_parquet(call: Any, store: Path, tmp_path: Path) -> None:
+def test_export_to_parquet(call: Any, store: Path, tmp_path: Path, opened: Opened) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     assert call("export", store, "trials.parquet").code == 0
-    assert parquet.read_table(tmp_path / "trials.parquet").num_rows == len(ts.Study.open(store, "first").trials)
+    assert parquet.read_table(tmp_path / "trials.parquet").num_rows == len(opened(store, "first").trials)
 
 
 def test_parquet_without_pyarrow(misuse: Misuse, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

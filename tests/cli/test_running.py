@@ -17,6 +17,7 @@ import pytest
 import tunesmith as ts
 
 Misuse = Callable[..., str]
+Opened = Callable[..., ts.Study]
 PBT = "PBT(population=4, ready=2, steps=8, exploit=Tournament())"
 PROGRAM = """
 import json, os, sys
@@ -39,12 +40,12 @@ momentum = "Float(0.0, 0.99)"
 """
 
 
-def test_run_and_look(call: Any, code: str) -> None:
+def test_run_and_look(call: Any, code: str, opened: Opened) -> None:
     done = call("run", f"{code}:train", "--scheduler", PBT, "--seed", "3", "--json")
     assert done.code == 0 and "trials" in done.err
     found = json.loads(done.out)
     assert found["outcome"] == "done" and found["store"] == "study.db" and found["best"]["step"] == 8
-    assert ts.Study.open("study.db").definition.seed == 3
+    assert opened("study.db").definition.seed == 3
     assert call("replay", "study.db").out.endswith("0 differences\n")
     assert json.loads(call("status", "study.db", "--json").out)["best"] == found["best"]
 
@@ -54,17 +55,17 @@ def test_quiet(call: Any, code: str) -> None:
     assert done.code == 0 and done.err == "" and "outcome" in done.out
 
 
-def test_the_goal_and_the_space_can_be_named(call: Any, code: str) -> None:
+def test_the_goal_and_the_space_can_be_named(call: Any, code: str, opened: Opened) -> None:
     words = ("--maximise", "other", "--space", "small", "--sampler", "Grid", "--name", "mine", "--store", "a.db")
     assert call("run", f"{code}:train", *words, "-q").code == 0
-    study = ts.Study.open("a.db", "mine")
+    study = opened("a.db", "mine")
     assert study.goals == (ts.Goal("other", maximise=True),)
     assert sorted(trial.config["lr"] for trial in study.trials) == [0.1, 0.2, 0.3]
 
 
-def test_several_goals(call: Any, code: str) -> None:
+def test_several_goals(call: Any, code: str, opened: Opened) -> None:
     assert call("run", f"{code}:train", "--minimise", "loss", "--maximise", "other", "--trials", "2", "-q").code == 0
-    assert [goal.maximise for goal in ts.Study.open("study.db").goals] == [False, True]
+    assert [goal.maximise for goal in opened("study.db").goals] == [False, True]
 
 
 def test_a_study_that_is_there_is_continued(call: Any, code: str) -> None:
@@ -97,7 +98,7 @@ def test_worker_processes(call: Any, code: str) -> None:
     assert json.loads(call("run", f"{code}:train", *words).out)["complete"] == 4
 
 
-def test_an_external_command(call: Any, tmp_path: Path) -> None:
+def test_an_external_command(call: Any, tmp_path: Path, opened: Opened) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     (tmp_path / "space.toml").write_text(SPACE)
     command = (sys.executable, "program.py", "--lr", "{lr}")
@@ -118,18 +119,18 @@ def test_an_external_command(call: Any, tmp_path: Path) -> None:
     assert json.loads(call(*words).out)["complete"] == 2
     resumed = call("resume", "study.db", "--trials", "3", "--json", "--", *command)
     assert json.loads(resumed.out)["complete"] == 3
-    for trial in ts.Study.open("study.db").trials:
+    for trial in opened("study.db").trials:
         assert trial.config["low"] < trial.config["high"] and trial.config["fixed"] == 3
         assert ("momentum" in trial.config) == (trial.config["optimizer"] == "sgd")
         assert trial.metrics["loss"] == pytest.approx(trial.config["lr"] / 3)
 
 
-def test_a_space_in_json(call: Any, code: str, tmp_path: Path) -> None:
+def test_a_space_in_json(call: Any, code: str, tmp_path: Path, opened: Opened) -> None:
     (tmp_path / "space.json").write_text(
         '{"space": {"lr": "Ordinal([0.1, 0.2])", "optimizer": {"sgd": {}, "adam": {}}}}'
     )
     assert call("run", f"{code}:train", "--space", "space.json", "-q").code == 0
-    assert len(ts.Study.open("study.db").trials) == 4
+    assert len(opened("study.db").trials) == 4
 
 
 def test_failures_are_shown_once_and_end_the_run(call: Any, code: str, caplog: pytest.LogCaptureFixture) -> None:

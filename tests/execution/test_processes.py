@@ -228,6 +228,32 @@ def test_a_script_that_fails_on_import_in_the_worker(tmp_path):
     assert "RuntimeError: no worker, please" in result.stderr
 
 
+def test_a_worker_that_is_killed_while_it_starts_is_replaced(executor):
+    made = executor(code.value)
+    made._workers[0].process.kill()
+    made.submit(job(0, 0, 1))
+    assert collect(made)[-1].metrics["x"] == [1]
+
+
+def test_workers_that_never_start_end_the_run(tmp_path):
+    command = script(
+        tmp_path,
+        """
+        import os
+        import tunesmith as ts
+        def train(config):
+            return config["a"]
+        if __name__ == "__mp_main__":
+            os._exit(7)
+        if __name__ == "__main__":
+            ts.tune(train, {"a": ts.Float(0, 1)}, maximise="a", trials=4, workers=2)
+        """,
+    )
+    result = run(command)
+    assert result.returncode == 1
+    assert "3 worker processes in a row have ended while they were starting, with exit status 7" in result.stderr
+
+
 def test_code_from_standard_input(tmp_path):
     text = """if True:
         import tunesmith as ts

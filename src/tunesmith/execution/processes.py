@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tunesmith.study import Job
 
 _GOODBYE = 5.0  # seconds that an idle worker has to end by itself
+_STARTS = 3  # so many workers in a row may die while they start, until the run ends
 _LOOK = 0.5  # a worker whose children hold its pipe open is found dead within these seconds
 
 
@@ -96,6 +97,7 @@ class Processes:
         code, in_script = _pickled(train)
         self._setup = Setup(_preparation() if in_script else None, code, options)
         self._time_limit = time_limit
+        self._false_starts = 0
         self._stop = False
         self._told_to_stop = False
         self._workers = [_Worker(slot.environment(len(slots)), options.warm) for slot in slots]
@@ -164,7 +166,7 @@ class Processes:
         if isinstance(message, Broken):
             raise ExecutionError(f"a worker process could not start: {message.error}")
         if message == READY:
-            worker.ready, worker.since = True, monotonic()
+            worker.ready, worker.since, self._false_starts = True, monotonic(), 0
             return []
         if message.done:
             assert worker.job is not None
@@ -190,9 +192,19 @@ class Processes:
         status = worker.kill()
         cause = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
         if not worker.ready:
-            raise ExecutionError(f"a worker process ended while it was starting, with {cause}")
+            return self._start_again(worker, cause)
         hint = "; the system may have run out of memory" if status == -signal.SIGKILL else ""
         return self._end(worker, Failure(f"the worker process ended under this job with {cause}{hint}", "crashed"))
+
+    def _start_again(self, worker: _Worker, cause: str) -> list[Report]:
+        """Give the job of a worker that died before it was ready to another one."""
+        self._false_starts += 1
+        if self._false_starts == _STARTS:
+            raise ExecutionError(f"{_STARTS} worker processes in a row have ended while they were starting, with {cause}")
+        new = self._replace(worker)
+        if worker.job is not None:
+            new.give(worker.job)
+        return []
 
     def _end(self, worker: _Worker, failure: Failure) -> list[Report]:
         """Put a new worker in the place of one that was killed, and report what became of its job."""
