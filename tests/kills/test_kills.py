@@ -1,6 +1,6 @@
-"""``kill -9`` of workers, of drivers and of all, over and over: the study goes on, and its log is right to the last bit.
+"""``kill -9`` of workers, of drivers and of all, over and over: the study goes on and its log is right, bit by bit.
 
-The number of kills is ``TUNESMITH_KILLS``; ``TUNESMITH_KILLS=100 pytest tests/kills`` is the proof in the documentation.
+The number of kills is ``TUNESMITH_KILLS``, for instance ``TUNESMITH_KILLS=100 pytest tests/kills -s``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Scene:
         """Start a driver in a process of its own."""
         self.drivers += 1
         command = [sys.executable, victim.__file__, str(self.store), self.kind, str(self.workers)]
-        return subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env=self.environment, stdout=pipe, stderr=pipe, text=True)
 
     def processes(self) -> list[psutil.Process]:
         """All processes of this study that are alive: they have inherited the name of its journal."""
@@ -58,6 +59,11 @@ class Scene:
             except psutil.Error:  # of someone else, or just ended
                 continue
         return [process for process in found if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+    def writing(self, states: Path) -> list[psutil.Process]:
+        """Those that are in the middle of a slow checkpoint."""
+        pids = {int(path.parent.name.split("-")[2]) for path in states.glob("*/*/.tmp-*/part-3")}
+        return [process for process in (self.processes() if pids else ()) if process.pid in pids]
 
     def wait_for_silence(self) -> None:
         """Whoever belonged to a driver that is dead ends by itself."""
@@ -223,3 +229,71 @@ def test_kills_at_random_moments(kinds, tmp_path):
             f"{len(asked)} jobs of which {sum('retry' in e.tags for e in asked)} again, "
             f"{sum(type(e) is Told for e in events)} reports, {time.monotonic() - began:.1f} s"
         )
+
+
+def test_two_drivers_of_which_one_is_killed(tmp_path):
+    scene = Scene(tmp_path, "population", workers=1)
+    rng = random.Random("two drivers")
+    drivers = [scene.drive(), scene.drive()]
+    for _ in range(max(2, KILLS // 6)):
+        time.sleep(rng.uniform(0.5, 1.5))
+        victims = drivers.pop(rng.randrange(2))
+        victims.kill()
+        drivers.append(scene.drive())
+        assert victims.communicate(timeout=PATIENCE) == ("", "")
+    for driver in drivers:
+        out, err = driver.communicate(timeout=PATIENCE)
+        assert (driver.returncode, out, err) == (0, "", "")
+    study = check(scene)
+    assert len({event.worker for event in study.events() if type(event) is Asked}) >= 2
+
+
+@pytest.mark.parametrize("how", ["worker", "driver", "all"])
+def test_kills_while_a_checkpoint_is_written(how, tmp_path):
+    scene = Scene(tmp_path, "slow saves")
+    states = tmp_path / "study.checkpoints"
+    for _ in range(max(2, KILLS // 6)):
+        driver = scene.drive()
+        until = time.monotonic() + PATIENCE
+        while not (writing := scene.writing(states)) and driver.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        if how == "worker":
+            for process in writing[:1]:
+                process.kill()
+        elif writing:
+            scene.kill_one(driver, how)
+        driver.communicate(timeout=PATIENCE)
+        scene.wait_for_silence()
+    scene.finish()
+    check(scene)
+    assert how == "worker" or list(states.glob("*/*/.tmp-*")) == []  # the next driver has removed them
+
+
+FORKING = """
+import os, sys, time
+import tunesmith as ts
+def train(config):
+    if os.fork() == 0:
+        time.sleep(600)
+        os._exit(0)
+    print("training", flush=True)
+    time.sleep(600)
+ts.tune(train, {"a": ts.Float(0, 1)}, minimise="a", trials=1, store=sys.argv[1])
+"""
+
+
+def test_a_child_that_was_forked_does_not_keep_the_lease_of_its_dead_parent(tmp_path):
+    store = tmp_path / "study.db"
+    with subprocess.Popen([sys.executable, "-c", FORKING, str(store)], stdout=subprocess.PIPE, text=True) as driver:
+        driver.stdout.readline()
+        [child] = psutil.Process(driver.pid).children()
+        driver.kill()
+        driver.wait()
+        try:
+            assert child.is_running()
+            study = ts.tune(lambda config: config["a"], {"a": ts.Float(0, 1)}, minimise="a", trials=1, store=store)
+        finally:
+            child.kill()
+    assert [trial.status for trial in study.trials] == ["complete"]
+    study.close()

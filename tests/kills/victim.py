@@ -73,7 +73,7 @@ class SlowSaves:
         def write(folder):
             for number in range(10):
                 (folder / f"part-{number}").write_text(repr(state[0] if number == 9 else number))
-                time.sleep(0.02)
+                time.sleep(0.01)
             (folder / "count").write_text(str(state[1]))
 
         return Files(write)

@@ -160,7 +160,8 @@ class _Driver:
             if report.failure is not None and report.failure.fatal:
                 raise ExecutionError(report.failure.error)
             trial = self.study.trials[job.trial]
-            self.failures.count(trial.status == "failed", trial.error)
+            if trial.status == "failed" or report.failure is None:
+                self.failures.count(trial.status == "failed", trial.error)
         self.retention.sweep(self.out)
 
     def _tell_one(self, report: Report) -> None:

@@ -41,7 +41,6 @@ class Lease:
     def __enter__(self) -> Lease:
         if self.folder is not None:
             self._file = _create(self._path(self.id))
-            fcntl.flock(self._file, fcntl.LOCK_EX)
             self._thread = Thread(target=self._beat, name="tunesmith-lease", daemon=True)
             self._thread.start()
         return self
@@ -52,8 +51,11 @@ class Lease:
             return
         self._thread.join()
         self._path(self.id).unlink(missing_ok=True)
+        _locked.discard(self._file)
         os.close(self._file)
         with suppress(OSError):
+            for path in self.folder.glob("*.lease"):
+                self.vanished(path.stem)  # removes what a killed driver has left
             self.folder.rmdir()  # the last one turns off the light
 
     def vanished(self, worker: str) -> bool:
@@ -85,21 +87,38 @@ class Lease:
 
 
 def _create(path: Path) -> int:
-    for _ in range(3):  # another driver's end may remove the empty folder in between
+    """A new file, locked. Until the lock holds, others may remove it, or the empty folder."""
+    for _ in range(10):
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
-            return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file).st_nlink:
+                _locked.add(file)
+                return file
+            os.close(file)
     raise FileNotFoundError(path)
 
 
 def _unlocked(path: Path) -> bool:
     """Whether nobody holds the lock of a file; if so the file is removed."""
-    file = os.open(path, os.O_RDWR)
+    file = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, PermissionError):
+            path.unlink()
     except BlockingIOError:
         return False
     finally:
         os.close(file)
     return True
+
+
+def _let_go() -> None:
+    """In a child that was forked: it has inherited the locks, and would hold them when this process is dead."""
+    while _locked:
+        os.close(_locked.pop())
+
+
+_locked: set[int] = set()
+os.register_at_fork(after_in_child=_let_go)

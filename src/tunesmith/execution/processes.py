@@ -200,7 +200,9 @@ class Processes:
         """Give the job of a worker that died before it was ready to another one."""
         self._false_starts += 1
         if self._false_starts == _STARTS:
-            raise ExecutionError(f"{_STARTS} worker processes in a row have ended while they were starting, with {cause}")
+            raise ExecutionError(
+                f"{_STARTS} worker processes in a row have ended while they were starting, with {cause}"
+            )
         new = self._replace(worker)
         if worker.job is not None:
             new.give(worker.job)

@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +129,13 @@ def run(
         Why the run has ended: ``"done"``, ``"interrupted"`` or ``"seconds"``.
     """
     path = getattr(study.store, "path", None)
-    with tempfile.TemporaryDirectory(prefix="tunesmith-", ignore_cleanup_errors=True) as temporary:
-        folder = re.sub(r"[^\w.\- ]|^\.+", "_", study.name)
-        default = temporary if path is None else Path(path).with_suffix(".checkpoints") / folder
-        root = Path(checkpoints or default).absolute()
+    if checkpoints is None and path is not None:
+        checkpoints = Path(path).with_suffix(".checkpoints") / re.sub(r"[^\w.\- ]|^\.+", "_", study.name)
+    with ExitStack() as stack:
+        if checkpoints is None:
+            temporary = tempfile.TemporaryDirectory(prefix="tunesmith-", ignore_cleanup_errors=True)
+            checkpoints = stack.enter_context(temporary)
+        root = Path(checkpoints).absolute()
         metrics = [goal.metric for goal in study.goals] + [rule.metric for rule in study.constraints]
         options = Options(tuple(dict.fromkeys(metrics)), str(root))
         executor: Executor

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import sys
 import traceback
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -114,7 +113,5 @@ def _send(connection: Connection, message: Any) -> None:
 
 def _die() -> NoReturn:
     """End with the driver, without a word. This process leads a group: what it started goes with it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
     os.killpg(0, signal.SIGKILL)
     raise SystemExit  # never
