@@ -143,10 +143,11 @@ def imports(bench: Bench) -> None:
     codes = {name: f"import {module}" for name, module in modules.items() if name in {"numpy", *bench.versions}}
     codes["no import"] = "pass"
     figure = Figure(bench.section, "import", "s", 0.10)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     for i in range(max(7, bench.options.repeat) + 1):
         for name, code in codes.items():
             with measuring.clock() as time_:
-                subprocess.run([sys.executable, "-c", code], check=True)
+                subprocess.run([sys.executable, "-c", code], check=True, env=environment)
             if i:  # the first one compiles and warms the cache of files
                 figure.results.setdefault(name, []).append({"value": time_.wall, "cpu": time_.cpu})
     bench.add(figure)

@@ -114,10 +114,10 @@ def test_states_that_people_have(store):
 
 
 def test_other_tools_can_read_it(store):
-    saved = store.save(0, 1, {"layer": {"w": torch.full((2,), 1.5, dtype=torch.bfloat16), "n": np.arange(3)}})
+    saved = store.save(0, 1, {"layer": {"w": torch.full((2,), 1.5), "n": np.arange(3)}})
     with safe_open(store.root / saved.where, "pt") as file:
         assert sorted(file.keys()) == ["layer.n", "layer.w"]
-        torch.testing.assert_close(file.get_tensor("layer.w"), torch.full((2,), 1.5, dtype=torch.bfloat16))
+        torch.testing.assert_close(file.get_tensor("layer.w"), torch.full((2,), 1.5))
         assert file.get_tensor("layer.n").tolist() == [0, 1, 2]
 
 
@@ -220,18 +220,13 @@ def write(path):
     (path / "half").write_text("x")
     print("writing", flush=True)
     import time; time.sleep(600)
-class Slow(dict):
-    def items(self):
-        return super().items()
-import tunesmith.execution.checkpoints as module
 if sys.argv[2] == "files":
     store.save(0, 1, Files(write))
-def chunks(structure, leaves):
-    yield b"half"
+import numpy, pathlib
+def replace(self, target):
     print("writing", flush=True)
     import time; time.sleep(600)
-module._safetensors = chunks
-import numpy
+pathlib.Path.replace = replace
 store.save(0, 1, {"x": numpy.zeros(3)})
 """
 

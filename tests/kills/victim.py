@@ -21,7 +21,7 @@ KINDS = {
     "population": (ts.schedulers.PBT(population=POPULATION, ready=10, steps=STEPS), None),
     "generations": (ts.schedulers.PBT(population=POPULATION, ready=10, steps=STEPS, synchronous=True), None),
     "full": (ts.schedulers.Full(30), TRIALS),
-    "slow saves": (ts.schedulers.PBT(population=3, ready=2, steps=8), None),
+    "slow saves": (ts.schedulers.PBT(population=3, ready=2, steps=6), None),
 }
 
 

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -71,19 +72,17 @@ class Checkpoints:
         leaves: dict[str, Leaf] = {}
         structure = json.dumps(pack(tree, leaves))
         where = f"{trial}/{step}.{'safetensors' if leaves else 'json'}"
-        digest = _hasher()
+        content = _library().numpy.save(leaves, {_METADATA: structure}) if leaves else structure.encode()
         temporary = self._temporary(trial, step)
         try:
             with self._create(temporary) as file:
-                for chunk in _safetensors(structure, leaves) if leaves else [structure.encode()]:
-                    file.write(chunk)
-                    digest.update(chunk)
+                file.write(content)
             temporary.replace(self.root / where)
         except OSError as error:
             with suppress(OSError):
                 temporary.unlink()
             raise self._unwritable(error) from error
-        return Saved(step, where, digest.hexdigest())
+        return Saved(step, where, hashlib.blake2b(content, digest_size=16).hexdigest())
 
     def load(self, where: str, digest: str) -> Tree | Path:
         """Read a state back; of a ``Files`` the directory, which the caller must not change.
@@ -108,7 +107,7 @@ class Checkpoints:
             return path
         try:
             return _read(path)
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, _format_error()) as error:
             raise CheckpointError(f"the checkpoint {path} is not in tunesmith's format: {error}") from error
 
     def files(self) -> list[tuple[int, int]]:
@@ -203,38 +202,30 @@ def _hasher() -> Any:
     return hashlib.blake2b(digest_size=16)
 
 
-def _safetensors(structure: str, leaves: dict[str, Leaf]) -> Iterator[bytes | memoryview]:
-    """The chunks of a safetensors file: length of the header (8 bytes, little-endian), header, data without gaps."""
-    header: dict[str, Any] = {"__metadata__": {_METADATA: structure}}
-    end = 0
-    for name, leaf in leaves.items():
-        begin, end = end, end + leaf.data.size
-        header[name] = {"dtype": leaf.dtype, "shape": leaf.shape, "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
-    for leaf in leaves.values():
-        yield leaf.data.data
-
-
 def _read(path: Path) -> Tree:
-    with path.open("rb") as file:
-        if path.suffix == ".json":
-            return unpack(json.load(file), _no_leaf)
-        size = int.from_bytes(file.read(8), "little")
-        if size > path.stat().st_size:
-            raise ValueError("its header is longer than the file")
-        header = json.loads(file.read(size))
+    content = path.read_bytes()
+    if path.suffix == ".json":
+        return unpack(json.loads(content), _no_leaf)
+    safetensors = _library()
+    arrays = safetensors.numpy.load(content)
+    with safetensors.safe_open(path, framework="np") as file:
+        structure = json.loads(file.metadata()[_METADATA])
+    return unpack(structure, lambda name: arrays[name].reshape(-1).view(np.uint8))
 
-        def leaf(name: str) -> Bytes:
-            begin, end = header[name]["data_offsets"]
-            file.seek(8 + size + begin)
-            data = np.fromfile(file, np.uint8, end - begin)
-            if data.size != end - begin:
-                raise EOFError(f"the data of {name!r} is cut short")
-            return data
 
-        return unpack(json.loads(header["__metadata__"][_METADATA]), leaf)
+def _library() -> Any:
+    try:
+        import safetensors.numpy
+    except ModuleNotFoundError as error:
+        message = "a state with arrays is saved with safetensors: pip install 'tunesmith[checkpoints]'"
+        raise CheckpointError(message) from error
+    return safetensors
+
+
+def _format_error() -> type[Exception]:
+    """What safetensors raises for a file that is not in its format."""
+    safetensors = sys.modules.get("safetensors")
+    return ValueError if safetensors is None else safetensors.SafetensorError
 
 
 def _no_leaf(name: str) -> Bytes:

@@ -10,7 +10,6 @@ import base64
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, TypeAlias
 
@@ -23,25 +22,11 @@ Bytes: TypeAlias = NDArray[np.uint8]
 _PLAIN = (type(None), bool, int, str)
 _TAG = "$"  # a dict with this key is a tagged value; a user's dict with this key is written as a list of pairs
 
-#: names of element types in the safetensors format; others are written as raw bytes
-SAFETENSORS = {
-    "bool": "BOOL",
-    "bool_": "BOOL",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "float8_e4m3fn": "F8_E4M3",
-    "float8_e5m2": "F8_E5M2",
-} | {f"{kind}{bits}": f"{kind[0].upper()}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
-SAFETENSORS |= {"float32": "F32", "float64": "F64"}
+#: element types that numpy and safetensors both know; others are written as raw bytes
+KNOWN = {"bool", "float16", "float32", "float64"}
+KNOWN |= {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
 
-
-@dataclass(frozen=True)
-class Leaf:
-    """The bytes of one array, with what the safetensors header says about them."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    data: Bytes
+Leaf: TypeAlias = NDArray[Any]  #: what safetensors is given to write
 
 
 def pack(tree: Tree, leaves: dict[str, Leaf], path: tuple[object, ...] = ()) -> Any:
@@ -118,8 +103,7 @@ def _leaf(
     label = ".".join(str(key) for key in path) or "state"
     if label in leaves or label == "__metadata__":
         label = f"{label}#{len(leaves)}"
-    known = SAFETENSORS.get(name)
-    leaves[label] = Leaf(known, shape, data) if known else Leaf("U8", (data.size,), data)
+    leaves[label] = data.view(name).reshape(shape) if name in KNOWN else data
     return {_TAG: kind, "v": label, "dtype": code, "shape": list(shape)}
 
 

@@ -156,6 +156,8 @@ class Slot:
     trial: int
     until: int
     config: Config
+    origin: tuple[int, int] | None = None
+    """Trial and step of the last good state of these weights: what was last told, or what was forked."""
     standing: Standing | None = None
     recent: tuple[float, ...] = ()
     running: bool = True
@@ -250,7 +252,8 @@ class PBT(msgspec.Struct, frozen=True, kw_only=True):
             state.slots[slot].running = True
             state.slots[slot].until = event.until
             return
-        member = Slot(event.trial, event.until, event.config)
+        origin = None if event.parent is None else (event.parent, event.start)
+        member = Slot(event.trial, event.until, event.config, origin)
         if event.replaces is not None:
             slot = state.slot_of.pop(event.replaces)
         elif state.vacant:
@@ -280,7 +283,7 @@ class PBT(msgspec.Struct, frozen=True, kw_only=True):
             return
         self._unrank(state, member.standing)
         member.standing = Standing(member.recent[-1], event.trial, slot, event.step, member.recent)
-        member.running = False
+        member.running, member.origin = False, (event.trial, event.step)
         state.strikes = 0
         state.tellings += 1
         heappush(state.idle, (event.step, state.tellings, slot))
@@ -359,19 +362,22 @@ class PBT(msgspec.Struct, frozen=True, kw_only=True):
         return Fork(weights.trial, weights.step, member.trial, config, until)
 
     def _refill(self, state: State, rng: np.random.Generator) -> Decision | None:
-        """A fork of one of the better half in the place of a failed member; a new trial while there is none."""
+        """In the place of a failed member: a fork of one of the better half. Where these have come to their end, the
+        member's own last good state with the hyperparameters of one of them. Where there is neither, a new trial.
+        """
         slot = state.slots[state.vacant[0]]
-        donors = [s for s in state.ranking[: (len(state.ranking) + 1) // 2] if s.step < self.steps]
-        if not donors:
-            fresh = not state.ranking and state.restarts < self.population
-            return Start(min(self.ready, self.steps)) if fresh else None
-        donor = donors[int(rng.integers(len(donors)))]
+        better = state.ranking[: (len(state.ranking) + 1) // 2]
+        donor = better[int(rng.integers(len(better)))] if better else None
+        source = (donor.trial, donor.step) if donor is not None and donor.step < self.steps else slot.origin
+        if donor is None or source is None:
+            return Start(min(self.ready, self.steps)) if state.restarts < self.population else None
+        trial, step = source
         config = state.configs[donor.trial]
         if self.explore is not None:
             config = self.explore.explore(state.space, config, rng)
-        return Fork(donor.trial, donor.step, slot.trial, config, min(donor.step + self.ready, self.steps))
+        return Fork(trial, step, slot.trial, config, min(step + self.ready, self.steps))
 
     def keep(self, state: State) -> Iterable[tuple[int, int]]:
-        """Where every member stands, and in synchronous mode where it stood at the last barrier."""
-        standings = [slot.standing for slot in state.slots if slot.standing is not None]
-        return {(standing.trial, standing.step) for standing in (*standings, *state.ranking)}
+        """Where every member stands, or stood before it failed; in synchronous mode also at the last barrier."""
+        origins = {slot.origin for slot in state.slots if slot.origin is not None}
+        return origins | {(standing.trial, standing.step) for standing in state.ranking}
