@@ -247,22 +247,26 @@ def test_failed_members_are_replaced(synchronous: bool, rate: float) -> None:
 def test_a_member_that_fails_last_goes_back_to_its_own_good_state() -> None:
     """When all others have come to their end there is nobody to fork that has something left to train."""
     study = Study(SPACE, Goal("value", maximise=True), scheduler=PBT(population=3, ready=5, steps=10))
+
+    def tell(job: Job) -> None:
+        study.tell(job, {"value": 1.0}, checkpoint=Checkpoint(job.trial, job.until, "somewhere", "digest"))
+
     late = study.ask()
     assert late is not None
-    study.tell(late, {"value": 1.0})
+    tell(late)
     late = study.ask()
     while late is not None and late.trial != 0:
-        study.tell(late, {"value": 1.0})
+        tell(late)
         late = study.ask()
     while job := study.ask():
-        study.tell(job, {"value": 1.0})
+        tell(job)
     assert late is not None
     assert (0, 5) in study.keep()
     study.fail(late, "no luck")
     assert (0, 5) in study.keep()
     again = study.ask()
     assert again is not None and (again.parent, again.start, again.until) == (0, 5, 10)
-    study.tell(again, {"value": 1.0})
+    tell(again)
     assert study.ask() is None and sum(trial.step == 10 for trial in study.trials) == 3
 
 
