@@ -40,6 +40,7 @@ def main() -> None:
             cells += [f"{median:.3f} [{low:.2f}, {high:.2f}]", reference]
         print(f"| {name} | {' | '.join(cells)} |")
     print(f"\n{arguments.seeds} seeds, median [p10, p90] of the best member's final Q; optimum {toy.OPTIMUM}.")
+    print("perturb: the reference multiplies by 0.8 or 1.2, which never moves h = 0; Space.perturb can.")
     print(f"{time.perf_counter() - began:.1f} s for {2 * len(REFERENCE) * arguments.seeds} runs.")
     if arguments.figure:
         arguments.figure.parent.mkdir(parents=True, exist_ok=True)

@@ -47,8 +47,18 @@ NOTHING = Given()
 
 
 def spec(part: Any) -> Spec:
-    """A sampler or a scheduler as data."""
+    """A sampler or a scheduler as data.
+
+    Raises:
+        TypeError: one of its options is of a wrong type.
+    """
+    if isinstance(part, type):
+        raise TypeError(f"{part.__name__} is a class: make an object of it, {part.__name__}(...)")
     options = msgspec.to_builtins(part) if isinstance(part, msgspec.Struct) else {}
+    try:
+        msgspec.convert(options, type(part) if isinstance(part, msgspec.Struct) else dict)
+    except msgspec.ValidationError as error:
+        raise TypeError(f"{part}: {error}") from None
     return Spec(type(part).__name__, options)
 
 
@@ -68,6 +78,8 @@ def _part(wanted: Spec, given: tuple[Any, ...], package: ModuleType, kind: str) 
 
 def changed(definition: Opened, event: Changed) -> Opened:
     """The definition after a change."""
+    if event.space is not None:
+        _check_space(event.space)
     fields = {field: getattr(event, field) for field in ("space", "sampler", "scheduler")}
     return msgspec.structs.replace(definition, **{field: part for field, part in fields.items() if part is not None})
 
@@ -92,12 +104,12 @@ def fit(space: Space, config: Config, fill: Mapping[str, Any]) -> Config:
 
 def check_definition(space: Any, goals: tuple[Any, ...], sampler: Any, scheduler: Any, seed: Any) -> None:
     """Say what is wrong with the arguments of a study, by TypeError or ValueError."""
-    if not isinstance(space, Space):
-        raise TypeError(
-            f"space must be a Space, not {type(space).__name__}: Space({{'lr': Float(1e-5, 1e-1, log=True)}})"
-        )
+    _check_space(space)
     if not goals or not all(isinstance(goal, Goal) for goal in goals):
         raise TypeError(f"goals must be a list of Goal, such as [Goal('accuracy', maximise=True)], not {list(goals)!r}")
+    for goal in goals:
+        if not isinstance(goal.metric, str) or not isinstance(goal.maximise, bool):
+            raise TypeError(f"{goal}: metric must be a string, and maximise True or False")
     if len({goal.metric for goal in goals}) < len(goals):
         raise ValueError(f"goals name a metric twice: {', '.join(goal.metric for goal in goals)}")
     for what, given, example in (("sampler", sampler, "QMC()"), ("scheduler", scheduler, "Full(steps=10)")):
@@ -105,6 +117,13 @@ def check_definition(space: Any, goals: tuple[Any, ...], sampler: Any, scheduler
             raise TypeError(f"{what} must be an object such as {what}s.{example}, not {given!r}")
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"seed must be an integer, not {seed!r}")
+
+
+def _check_space(space: Any) -> None:
+    if not isinstance(space, Space):
+        raise TypeError(
+            f"space must be a Space, not {type(space).__name__}: Space({{'lr': Float(1e-5, 1e-1, log=True)}})"
+        )
 
 
 def check_filled(space: Space, config: Config) -> None:

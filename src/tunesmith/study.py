@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import gc
-import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import RLock
 from typing import Any, NamedTuple, overload
@@ -25,6 +24,7 @@ from tunesmith.definition import (
     spec,
 )
 from tunesmith.fold import Fold
+from tunesmith.metrics import Metrics, as_series
 from tunesmith.records import (
     AnyEvent,
     Asked,
@@ -42,9 +42,6 @@ from tunesmith.rng import subseed
 from tunesmith.space import Config, Space
 from tunesmith.storage.base import Store, StoreError, open_store
 from tunesmith.trials import Checkpoint, Trial, Trials
-
-Values = float | Sequence[float]  #: one value, or one a step
-Metrics = Mapping[str, Values]
 
 FEW = 8  #: up to so many asks are written one by one, which other writers can't undo
 
@@ -338,7 +335,7 @@ class Study:
         self, job: Job, metrics: Metrics, step: int | None, seconds: float, checkpoint: Checkpoint | None
     ) -> list[AnyEvent]:
         """The events of a tell: the values, up to the first that is not finite."""
-        series, single = self._series(metrics)
+        series, single = as_series(metrics, self._rules)
         count = max(map(len, series.values()), default=0)
         if step is None:
             step = job.until if single else max(job.start, self.trials[job.trial].step) + count
@@ -360,22 +357,6 @@ class Study:
         error = f"{name} is not finite at step {start + first + 1}"
         return [*events, Failed(job.ask, job.trial, error, "non-finite")]
 
-    def _series(self, metrics: Metrics) -> tuple[dict[str, list[float | None]], bool]:
-        """Metrics as lists of equal length with None for what is not finite, and whether they were single values."""
-        if not isinstance(metrics, Mapping):
-            raise TypeError(f"metrics must be a dict such as {{'{self.goals[0].metric}': 0.5}}, not {metrics!r}")
-        for rule in self._rules:
-            if rule.metric not in metrics:
-                raise ValueError(
-                    f"metrics lack {rule.metric!r}; they have {', '.join(map(repr, metrics)) or 'nothing'}"
-                )
-        single = not any(isinstance(values, (list, tuple, np.ndarray)) for values in metrics.values())
-        series = {name: _numbers(name, [values] if single else values) for name, values in metrics.items()}
-        if len({len(values) for values in series.values()}) != 1 or not len(next(iter(series.values()))):
-            lengths = ", ".join(f"{name}: {len(values)}" for name, values in series.items())
-            raise ValueError(f"metrics must all have the same number of values, at least one: {lengths}")
-        return series, single
-
     def fail(self, job: Job, error: str, kind: FailureKind = "raised") -> None:
         """Say that a job has failed. Kinds ``lost`` and ``crashed`` are asked again, the others end the trial."""
         with self._lock:
@@ -394,7 +375,7 @@ class Study:
         """
         with self._lock:
             self.space.check(config)
-            series, _ = self._series(metrics)
+            series, _ = as_series(metrics, self._rules)
             if any(v is None for rule in self.goals for v in series[rule.metric]):
                 raise ValueError(f"add: {dict(metrics)} is not finite")
             while True:
@@ -492,7 +473,11 @@ class Study:
         return self._fold.message
 
     def losses(self, trial: Trial) -> tuple[float, ...] | None:
-        """The latest value of every goal, to be minimised; None where one is missing or a constraint is broken."""
+        """The latest value of every goal, to be minimised; None for a trial that has failed, breaks a constraint, or
+        was not told one of them.
+        """
+        if trial.status == "failed":
+            return None
         found = []
         for goal in self.goals:
             value = trial.last(goal.metric)
@@ -507,7 +492,7 @@ class Study:
 
     @property
     def best(self) -> Trial | None:
-        """The trial with the best latest value of the first goal, among those that break no constraint."""
+        """The trial with the best latest value of the first goal; none that has failed or breaks a constraint."""
         ranked = ((losses[0], trial.id, trial) for trial in self.trials if (losses := self.losses(trial)) is not None)
         return min(ranked, key=lambda entry: entry[:2], default=(0, 0, None))[2]
 
@@ -548,12 +533,3 @@ def _quiet_collector() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _numbers(name: str, values: Any) -> list[float | None]:
-    """Values of a metric as floats, None for what is not finite."""
-    try:
-        floats = [float(value) for value in values]
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"metric {name!r}: {values!r} is not a number, nor a list with one number a step") from error
-    return [value if math.isfinite(value) else None for value in floats]

@@ -74,7 +74,7 @@ def test_code_that_saves_nothing_says_how_it_could(train, session):
     first = session(train)
     assert last(first.run(job(0, 0, 1))).saved is None
     error = failure(session(train).run(job(0, 1, 2)))
-    assert error.kind == "raised"
+    assert (error.kind, error.fatal) == ("lost", True)
     assert "saves no state: let a generator yield (metrics, state)" in error.error
 
 
@@ -228,7 +228,8 @@ def test_what_is_no_training_code(train, message):
         ({"y": 1.0}, r"the metric 'x', a goal or constraint of the study, is missing; got \['y'\]"),
         ({"x": "high"}, "the metric 'x' is 'high', a str, but must be a number"),
         ({"x": 1.0, "y": [1]}, r"the metric 'y' is \[1\], a list"),
-        (None, None),
+        ({"x": None}, None),
+        (None, "the training gave None: it must give a number, or a dict with 'x'"),
     ],
 )
 def test_metrics_are_checked(metrics, message, session):

@@ -233,7 +233,8 @@ def _bars(axes: Axes, study: Study, y: Mapping[int, float], scale: Normalize, wi
     dots: dict[str, Any] = {"marker": "o", "ms": 0.7 * width, "mfc": "white", "mec": INK, "mew": 0.6}
     crosses: dict[str, Any] = {"marker": "x", "ms": 1.3 * width, "mec": FAILED, "mew": 1.6, "clip_on": False}
     for points, look in ((forks, dots), (failures, crosses)):
-        axes.plot(*np.array(points).reshape(-1, 2).T, ls="", zorder=5, **look)
+        if points:  # an empty line that is not clipped would push the layout aside
+            axes.plot(*np.array(points).T, ls="", zorder=5, **look)
 
 
 def _decorate_lineage(axes: Axes, study: Study, lanes: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -17,7 +16,6 @@ from tunesmith.cli.errors import Misuse
 from tunesmith.cli.expressions import construct
 from tunesmith.execution import Command, as_task
 from tunesmith.execution import run as execute
-from tunesmith.progress import Progress
 from tunesmith.records import Goal
 from tunesmith.space import Space
 from tunesmith.study import Study
@@ -192,16 +190,15 @@ def _train(
     json: bool,
 ) -> None:
     """Run a study, and say how it stands afterwards."""
-    with contextlib.nullcontext() if quiet else Progress(seconds) as progress:
-        outcome = execute(
-            study,
-            code.train,
-            workers=workers,
-            devices=devices,
-            time_limit=time_limit,
-            seconds=seconds,
-            progress=progress,
-        )
+    outcome = execute(
+        study,
+        code.train,
+        workers=workers,
+        devices=devices,
+        time_limit=time_limit,
+        seconds=seconds,
+        progress=not quiet,
+    )
     found = {"outcome": outcome, **reading.summary(study)}
     if json:
         output.as_json(found)
@@ -233,8 +230,7 @@ def demo(
             raise Misuse(f"the demo needs {module}: pip install 'tunesmith[demo]'")
     from tunesmith.workloads import demo
 
-    with contextlib.nullcontext() if quiet else Progress() as progress:
-        result = demo.run(data, data_dir, out, population, steps, ready, workers, seed, progress)
+    result = demo.run(data, data_dir, out, population, steps, ready, workers, seed, progress=not quiet)
     if json:
         found = {"outcome": result.outcome, "rows": result.rows, "files": [str(file) for file in result.files]}
         output.as_json(found)

@@ -134,16 +134,22 @@ def as_metrics(value: Any, required: tuple[str, ...]) -> dict[str, float]:
         TypeError: something is no number.
         KeyError: a required metric is missing.
     """
+    if value is None:
+        raise TypeError(f"the training gave None: it must give a number, or a dict with {_names(required)}")
     if isinstance(value, Mapping):
         metrics = {str(name): _number(name, number) for name, number in value.items()}
     elif len(required) == 1:
         metrics = {required[0]: _number(required[0], value)}
     else:
-        raise TypeError(f"the metrics {value!r} must be a dict with {', '.join(map(repr, required))}")
+        raise TypeError(f"the metrics {value!r} must be a dict with {_names(required)}")
     for name in required:
         if name not in metrics:
             raise KeyError(f"the metric {name!r}, a goal or constraint of the study, is missing; got {sorted(metrics)}")
     return metrics
+
+
+def _names(metrics: tuple[str, ...]) -> str:
+    return ", ".join(map(repr, metrics))
 
 
 def _number(name: object, value: Any) -> float:

@@ -75,7 +75,9 @@ class Command:
         metrics = _next_metrics(state)
         if metrics is None:
             _finish(state)
-            raise EndedError("the command exited with status 0")
+            raise EndedError(
+                "the command exited with status 0; it must print its metrics once a step, as a JSON object on a line"
+            )
         state.step += 1
         if state.step == current_job().until:
             while _next_metrics(state) is not None:
@@ -131,10 +133,13 @@ class Command:
         arguments = [_fill(os.fspath(argument), values) for argument in self.arguments]
         group = None if os.environ.get("TUNESMITH_WORKER") else 0  # Ctrl-C is for the driver, not for the command
         with (state.folder / "errors").open("wb") as errors:
-            state.process = subprocess.Popen(
-                arguments, cwd=self.cwd, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=errors, text=True, errors="replace", process_group=group,
-            )  # fmt: skip
+            try:
+                state.process = subprocess.Popen(
+                    arguments, cwd=self.cwd, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                    stderr=errors, text=True, errors="replace", process_group=group,
+                )  # fmt: skip
+            except OSError as error:
+                raise TunesmithError(f"the command {arguments!r} can't be started: {error}") from None
 
 
 def _folder(config: Mapping[str, Any]) -> Path:

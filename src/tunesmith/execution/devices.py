@@ -57,6 +57,8 @@ def parse(
         raise ValueError(f"workers={workers} must be at least 1")
     if devices is None:
         return [Slot()] * workers
+    if not isinstance(devices, str | int | Sequence):
+        devices = [devices]
     if isinstance(devices, str | int) or (
         isinstance(devices, tuple) and len(devices) == 2 and isinstance(devices[1], float)
     ):
@@ -71,7 +73,7 @@ def parse(
 
 def _slots(device: Device, parent: Mapping[str, str]) -> list[Slot]:
     name, fraction = (device[0], device[1]) if isinstance(device, tuple) else (device, 1.0)
-    kind, *rest = ["cuda", str(name)] if isinstance(name, int) else name.split(":")
+    kind, *rest = ["cuda", str(name)] if isinstance(name, int) else str(name).split(":")
     try:
         if kind == "cpu" and len(rest) <= 1 and fraction == 1:
             return [Slot("", _positive(rest[0]) if rest else None)]

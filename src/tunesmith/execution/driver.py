@@ -113,6 +113,7 @@ class _Driver:
             if not self.out and self.stopped is not None:
                 return self.stopped
             if not self.out and not self.study.trials.running:
+                self.failures.check_end(self.study)
                 return "done"
             reports = self.executor.wait(self._patience())
             if reports:
@@ -241,6 +242,18 @@ class _Failures:
             (first, times), *_ = self.errors.items()
             raise ExecutionError(
                 f"{self.row} trials in a row have failed, so the run ends; the first error ({times} times):\n{first}"
+            )
+
+    def check_end(self, study: Study) -> None:
+        """The study is done.
+
+        Raises:
+            ExecutionError: every trial has failed.
+        """
+        if self.errors and all(trial.status == "failed" for trial in study.trials):
+            (first, times), *_ = self.errors.items()
+            raise ExecutionError(
+                f"all {len(study.trials)} trials of the study have failed; the first error ({times} times):\n{first}"
             )
 
     def summary(self) -> None:

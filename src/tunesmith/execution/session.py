@@ -175,6 +175,8 @@ def explain(error: BaseException) -> Failure:
     """A failure with a traceback of the user's frames only; a message alone where there are none."""
     if isinstance(error, CheckpointError):
         return Failure(str(error), "lost", fatal=True)
+    if isinstance(error, ContinueError):
+        return Failure(str(error), "lost", fatal=True)
     if isinstance(error, EndedError | TunesmithError):
         return Failure(str(error))
     frames = error.__traceback__

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from tunesmith.execution.inline import Inline
 from tunesmith.execution.processes import Processes
 from tunesmith.execution.session import Options
 from tunesmith.execution.worker import refuse_in_worker
+from tunesmith.progress import Progress
 from tunesmith.records import Constraint, Goal
 from tunesmith.space import Space
 from tunesmith.storage.base import Store
@@ -46,7 +49,7 @@ def tune(
     seed: int = 0,
     time_limit: float | None = None,
     checkpoints: str | os.PathLike[str] | None = None,
-    progress: Callable[[Study], object] | None = None,
+    progress: Callable[[Study], object] | bool | None = None,
 ) -> Study:
     """Search for the best configuration of some training code. With the same store, an earlier search goes on.
 
@@ -71,7 +74,8 @@ def tune(
         time_limit: seconds that a job may take; makes a worker process of the only worker, too.
         checkpoints: directory for states; by default next to the store, ``x.checkpoints/study`` for ``x.db``, and a
             temporary one where the study is in memory.
-        progress: called with the study now and then, and at the end.
+        progress: True shows how it goes, a function is called with the study now and then and at the end; by default
+            it is shown on a terminal (with the extra ``cli``).
 
     Returns:
         The study, also after Ctrl-C: ``study.best``, ``study.trials``.
@@ -82,10 +86,13 @@ def tune(
     """
     refuse_in_worker()
     as_task(train)  # says now what is wrong with it
+    _check_limits(trials=trials, workers=workers)
     if scheduler is not None and steps is not None:
         raise ValueError(f"steps={steps} is for studies without a scheduler: give it to the scheduler")
     scheduler = schedulers.Full(1 if steps is None else steps) if scheduler is None else scheduler
-    space = space if isinstance(space, Space) else Space(dict(space))
+    if not isinstance(space, Mapping):
+        raise TypeError(f"space must be a Space or a dict such as {{'lr': Float(1e-5, 1e-1, log=True)}}, not {space!r}")
+    space = space if isinstance(space, Space) else Space(space)
     _check_end(space, scheduler, trials, seconds)
     study = Study(
         space, _goals(maximise, minimise, goals), sampler, scheduler, store,
@@ -117,7 +124,7 @@ def run(
     time_limit: float | None = None,
     seconds: float | None = None,
     checkpoints: str | os.PathLike[str] | None = None,
-    progress: Callable[[Study], object] | None = None,
+    progress: Callable[[Study], object] | bool | None = None,
     max_failures: int | None = None,
 ) -> Outcome:
     """Work on an existing study; the arguments are those of :func:`tune`.
@@ -128,6 +135,8 @@ def run(
     Returns:
         Why the run has ended: ``"done"``, ``"interrupted"`` or ``"seconds"``.
     """
+    _check_limits(workers=workers)
+    _check_seconds(seconds, time_limit)
     path = getattr(study.store, "path", None)
     if checkpoints is None and path is not None:
         checkpoints = Path(path).with_suffix(".checkpoints") / re.sub(r"[^\w.\- ]|^\.+", "_", study.name)
@@ -143,6 +152,10 @@ def run(
             executor = Inline(as_task(train), options)
         else:
             executor = Processes(train, options, workers=workers, devices=devices, time_limit=time_limit)
+        if progress is None:
+            progress = sys.stderr.isatty() and find_spec("rich") is not None
+        if isinstance(progress, bool):
+            progress = stack.enter_context(Progress(seconds)) if progress else None
         return drive(
             study,
             executor,
@@ -154,6 +167,9 @@ def run(
 
 
 def _goals(maximise: str | None, minimise: str | None, goals: Sequence[Goal] | Goal) -> tuple[Goal, ...]:
+    for name in (maximise, minimise):
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"maximise and minimise take the name of one metric, not {name!r}; for several give goals=")
     named = [Goal(name, maximise=name is maximise) for name in (maximise, minimise) if name is not None]
     goals = (goals,) if isinstance(goals, Goal) else tuple(goals)
     if bool(named) == bool(goals) or len(named) > 1:
@@ -161,6 +177,22 @@ def _goals(maximise: str | None, minimise: str | None, goals: Sequence[Goal] | G
             'say what to optimise with exactly one of maximise="metric", minimise="metric" and goals=[...]'
         )
     return tuple(named) or goals
+
+
+def _check_limits(**limits: Any) -> None:
+    """Counts are whole numbers from 1 on."""
+    for name, limit in limits.items():
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+            raise TypeError(f"{name} must be a whole number, not {limit!r}")
+        if limit is not None and limit < 1:
+            raise ValueError(f"{name}={limit} must be at least 1")
+
+
+def _check_seconds(seconds: float | None, time_limit: float | None) -> None:
+    if seconds is not None and not seconds >= 0:
+        raise ValueError(f"seconds={seconds} must be at least 0")
+    if time_limit is not None and not time_limit > 0:
+        raise ValueError(f"time_limit={time_limit} must be over 0")
 
 
 def _check_end(space: Space, scheduler: Any, trials: int | None, seconds: float | None) -> None:

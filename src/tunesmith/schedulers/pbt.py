@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -161,7 +162,6 @@ class Slot:
     standing: Standing | None = None
     recent: tuple[float, ...] = ()
     running: bool = True
-    failed: bool = False
 
 
 @dataclass(slots=True)
@@ -170,17 +170,19 @@ class State:
 
     space: Space
     goals: tuple[Goal, ...]
-    target: int
-    """Synchronous: the step that every member reaches before any goes beyond it."""
     slots: list[Slot] = field(default_factory=list)
     slot_of: dict[int, int] = field(default_factory=dict)
-    ranking: list[Standing] = field(default_factory=list)
-    """Sorted, best first. Asynchronous: as of now. Synchronous: as of the last barrier."""
+    rungs: dict[int, list[Standing]] = field(default_factory=dict)
+    """By step: how the members stood there, best first."""
+    places: Counter[int] = field(default_factory=Counter)
+    """How many slots have their last good state at which step."""
     configs: dict[int, Config] = field(default_factory=dict)
-    """Configuration of every trial in the ranking or in a slot."""
+    """Configuration of every trial on a rung or in a slot."""
     idle: list[tuple[int, int, int]] = field(default_factory=list)
-    """Heap of (step, order of telling, slot): who has waited longest at the lowest step."""
+    """Heap of (step, order, slot): who is furthest behind."""
     vacant: list[int] = field(default_factory=list)
+    floor: int = 0
+    """Every slot has come to this step."""
     tellings: int = 0
     restarts: int = 0
     strikes: int = 0
@@ -197,12 +199,13 @@ class PBT(msgspec.Struct, frozen=True, kw_only=True):
         exploit: whom to copy: ``Truncation``, ``Tournament``, ``TTest``; None: nobody (the paper's "explore only").
         explore: how to change hyperparameters after copying: ``Perturb``, ``Jitter``; None: not at all.
         inherit: what a copy takes over: ``"weights"``, ``"hyperparameters"`` or ``"both"`` (section 4.4).
-        synchronous: wait for all members at every multiple of ``ready``. Otherwise nobody waits (the paper's way):
-            a member is compared with what the others were last told to be worth.
+        synchronous: decide only when all members have come to a multiple of ``ready``; the study is then the same
+            however many workers there are and in whatever order they finish. Otherwise nobody waits (the paper's way).
 
-    With fewer workers than members the population is time-sliced, the least advanced member first. Weights are never
-    copied from a member that is behind, so that no place in the population costs more than ``steps`` steps. A member
-    that fails is replaced by a fork of one of the better half.
+    Members are compared at equal steps: one that comes to step t with what the others were worth at step t, as far as
+    they have come there, and it copies a state of step t. So nobody gains by being ahead, and a place in the population
+    costs exactly ``steps`` steps. With fewer workers than members the population is time-sliced, the member that is
+    furthest behind first. A member that fails is replaced by a fork of one of the better half.
     """
 
     population: int
@@ -232,7 +235,7 @@ class PBT(msgspec.Struct, frozen=True, kw_only=True):
         """
         if len(goals) != 1:
             raise ValueError(f"PBT ranks by one goal, the study has {len(goals)}: make the others constraints")
-        return State(space, tuple(goals), self.ready)
+        return State(space, tuple(goals))
 
     # -- tell: fold an event into the population
 
@@ -243,7 +246,10 @@ class PBT(msgspec.Struct, frozen=True, kw_only=True):
         elif isinstance(event, Asked):
             self._asked(state, event)
         elif isinstance(event, Failed):
-            self._failed(state, event)
+            slot = state.slot_of[event.trial]
+            state.slots[slot].running, state.slots[slot].standing = False, None
+            state.vacant.append(slot)
+            state.strikes += 1
         return state
 
     def _asked(self, state: State, event: Asked) -> None:
@@ -252,8 +258,7 @@ class PBT(msgspec.Struct, frozen=True, kw_only=True):
             state.slots[slot].running = True
             state.slots[slot].until = event.until
             return
-        origin = None if event.parent is None else (event.parent, event.start)
-        member = Slot(event.trial, event.until, event.config, origin)
+        member = Slot(event.trial, event.until, event.config)
         if event.replaces is not None:
             slot = state.slot_of.pop(event.replaces)
         elif state.vacant:
@@ -263,14 +268,14 @@ class PBT(msgspec.Struct, frozen=True, kw_only=True):
         else:
             slot = len(state.slots)
             state.slots.append(member)
+            state.places[0] += 1
         if slot in state.vacant:
             state.vacant.remove(slot)
-        previous, state.slots[slot] = state.slots[slot], member
-        self._unrank(state, previous.standing)
-        if not self.synchronous:
-            state.configs.pop(previous.trial, None)
+        member.origin, state.slots[slot] = state.slots[slot].origin, member
         state.slot_of[event.trial] = slot
         state.configs[event.trial] = event.config
+        if event.parent is not None:
+            self._reached(state, member, (event.parent, event.start))
 
     def _told(self, state: State, event: Told) -> None:
         slot = state.slot_of[event.trial]
@@ -281,38 +286,27 @@ class PBT(msgspec.Struct, frozen=True, kw_only=True):
         member.recent = (member.recent + told)[-window:]
         if event.step < member.until:
             return
-        self._unrank(state, member.standing)
         member.standing = Standing(member.recent[-1], event.trial, slot, event.step, member.recent)
-        member.running, member.origin = False, (event.trial, event.step)
+        member.running = False
         state.strikes = 0
         state.tellings += 1
-        heappush(state.idle, (event.step, state.tellings, slot))
-        if self.synchronous:
-            self._meet(state)
-        else:
-            insort(state.ranking, member.standing)
+        heappush(state.idle, (event.step, 0 if self.synchronous else state.tellings, slot))
+        insort(state.rungs.setdefault(event.step, []), member.standing)
+        self._reached(state, member, (event.trial, event.step))
 
-    def _failed(self, state: State, event: Failed) -> None:
-        slot = state.slot_of[event.trial]
-        member = state.slots[slot]
-        self._unrank(state, member.standing)
-        member.standing, member.running, member.failed = None, False, True
-        state.vacant.append(slot)
-        state.strikes += 1
-
-    def _unrank(self, state: State, standing: Standing | None) -> None:
-        """Take a standing that is superseded out of the live ranking."""
-        if standing is not None and not self.synchronous:
-            del state.ranking[bisect_left(state.ranking, standing)]
-
-    def _meet(self, state: State) -> None:
-        """The barrier: when every member has reached the target, rank them all and set the next one."""
-        standings = [slot.standing for slot in state.slots if not slot.failed]
-        if len(state.slots) < self.population or any(s is None or s.step < state.target for s in standings):
+    def _reached(self, state: State, member: Slot, origin: tuple[int, int]) -> None:
+        """A good state of a member; rungs that everybody has passed are forgotten."""
+        state.places[0 if member.origin is None else member.origin[1]] -= 1
+        state.places[origin[1]] += 1
+        member.origin = origin
+        floor = min(step for step, count in state.places.items() if count)
+        if floor == state.floor or len(state.slots) < self.population:
             return
-        state.ranking = sorted(s for s in standings if s is not None)
-        state.configs = {slot.trial: slot.config for slot in state.slots}
-        state.target += self.ready
+        state.floor = floor
+        state.places = +state.places
+        state.rungs = {step: rung for step, rung in state.rungs.items() if step >= floor}
+        ranked = {standing.trial for rung in state.rungs.values() for standing in rung}
+        state.configs = {t: config for t, config in state.configs.items() if t in ranked or t in state.slot_of}
 
     # -- ask: decide
 
@@ -330,54 +324,51 @@ class PBT(msgspec.Struct, frozen=True, kw_only=True):
         return None if member is None else self._advance(state, member, rng)
 
     def _next(self, state: State) -> Standing | None:
-        """The idle member that is furthest behind and has waited longest."""
+        """The idle member that is furthest behind, if it may go on."""
         while state.idle:
             step, _, index = state.idle[0]
             standing = state.slots[index].standing
             if standing is None or standing.step != step or state.slots[index].running:
                 heappop(state.idle)  # out of date: this slot was resumed, replaced or has failed since
-            elif step >= self.steps or (self.synchronous and step >= state.target):
+            elif step >= self.steps or (self.synchronous and step > state.floor):
                 return None
             else:
                 return standing
         return None
 
     def _advance(self, state: State, member: Standing, rng: np.random.Generator) -> Decision:
+        until = min(member.step + self.ready, self.steps)
         donor: Standing | None = member
         if self.exploit is not None:
-            donor = self.exploit.select(member, state.ranking, rng)
+            donor = self.exploit.select(member, state.rungs[member.step], rng)
         elif self.explore is None:
             donor = None
-        behind = donor is not None and donor.step < member.step and self.inherit != "hyperparameters"
-        if donor is None or behind or donor.step >= self.steps:
-            return Resume(member.trial, min(member.step + self.ready, self.steps))
-        return self._fork(state, donor, member, rng)
-
-    def _fork(self, state: State, donor: Standing, member: Standing, rng: np.random.Generator) -> Fork:
+        if donor is None:
+            return Resume(member.trial, until)
         weights = member if self.inherit == "hyperparameters" else donor
         config = state.configs[member.trial if self.inherit == "weights" else donor.trial]
-        if self.explore is not None:
-            config = self.explore.explore(state.space, config, rng)
-        until = min(weights.step + self.ready, self.steps)
-        return Fork(weights.trial, weights.step, member.trial, config, until)
+        return Fork(weights.trial, member.step, member.trial, self._explored(state, config, rng), until)
 
     def _refill(self, state: State, rng: np.random.Generator) -> Decision | None:
-        """In the place of a failed member: a fork of one of the better half. Where these have come to their end, the
-        member's own last good state with the hyperparameters of one of them. Where there is neither, a new trial.
+        """In the place of a failed member: a fork of one of the better half where it last stood (where it never
+        stood: on the first rung). While nobody is there, a new trial.
         """
-        slot = state.slots[state.vacant[0]]
-        better = state.ranking[: (len(state.ranking) + 1) // 2]
-        donor = better[int(rng.integers(len(better)))] if better else None
-        source = (donor.trial, donor.step) if donor is not None and donor.step < self.steps else slot.origin
-        if donor is None or source is None:
+        failed = state.slots[state.vacant[0]]
+        step = self.ready if failed.origin is None else failed.origin[1]
+        better = state.rungs.get(step, [])
+        better = better[: (len(better) + 1) // 2]
+        if not better or step >= self.steps:
             return Start(min(self.ready, self.steps)) if state.restarts < self.population else None
-        trial, step = source
-        config = state.configs[donor.trial]
-        if self.explore is not None:
-            config = self.explore.explore(state.space, config, rng)
-        return Fork(trial, step, slot.trial, config, min(step + self.ready, self.steps))
+        donor = better[int(rng.integers(len(better)))]
+        config = self._explored(state, state.configs[donor.trial], rng)
+        return Fork(donor.trial, step, failed.trial, config, min(step + self.ready, self.steps))
+
+    def _explored(self, state: State, config: Config, rng: np.random.Generator) -> Config:
+        return config if self.explore is None else self.explore.explore(state.space, config, rng)
 
     def keep(self, state: State) -> Iterable[tuple[int, int]]:
-        """Where every member stands, or stood before it failed; in synchronous mode also at the last barrier."""
+        """Where every member last stood, and the rungs that it may fork from there."""
         origins = {slot.origin for slot in state.slots if slot.origin is not None}
-        return origins | {(standing.trial, standing.step) for standing in state.ranking}
+        steps = {step for _, step in origins if step < self.steps} | {self.ready}
+        ranked = (standing for step in steps for standing in state.rungs.get(step, ()))
+        return origins | {(standing.trial, standing.step) for standing in ranked}

@@ -61,8 +61,12 @@ def open_store(address: str | os.PathLike[str] | Store | None, name: str, *, cre
 
     if address is None:
         return MemoryStore()
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"the name of a study must be a string that is not empty, not {name!r}")
     if isinstance(address, (str, os.PathLike)):
         if "://" in str(address):
             raise StoreError(f"store {str(address)!r}: addresses are not supported, give the path of a SQLite file")
         return SQLiteStore(Path(address), name, create=create)
+    if not isinstance(address, Store):
+        raise TypeError(f"store must be the path of a file, a store, or None for memory, not {address!r}")
     return address

@@ -53,7 +53,7 @@ class SQLiteStore:
 
     def append(self, events: Sequence[AnyEvent], after: int | None = None) -> int:
         """See :meth:`tunesmith.storage.base.Store.append`."""
-        bodies = [(event.ask if type(event) is Asked else None, encode(event)) for event in events]
+        bodies = [(event.ask if type(event) is Asked else None, _checked(event)) for event in events]
         with self._connected() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -110,6 +110,8 @@ class SQLiteStore:
                 raise StoreError(f"{self.path}: {_explain(error)}") from error
 
     def _open(self) -> sqlite3.Connection:
+        if self.path.is_dir():
+            raise StoreError(f"{self.path}: a folder can't be opened as a study, give the path of a file")
         if not self._create and not self.path.exists():
             raise StoreError(f"{self.path}: there is no such file")
         writable = os.access(self.path if self.path.exists() else self.path.parent, os.W_OK)
@@ -117,17 +119,13 @@ class SQLiteStore:
             raise StoreError(f"{self.path}: the folder does not exist or can't be written")
         connection = self._connect("mode=rwc" if writable else "mode=ro")
         try:
-            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError:  # a read-only folder: no place for the shared-memory file
-            if writable:
-                raise
-            connection.close()
-            connection = self._connect("mode=ro&immutable=1")
-            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        try:
-            if tables == 0 and writable and self._create:
+            if not writable and not _can_look(connection):
+                connection.close()
+                connection = self._connect("mode=ro&immutable=1")
+            if _tables(connection) == 0 and writable and self._create:
                 _make(connection)
             self._check(connection)
+            connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException:
             connection.close()
             raise
@@ -135,9 +133,7 @@ class SQLiteStore:
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         uri = f"{self.path.absolute().as_uri()}?{mode}"
-        connection = sqlite3.connect(uri, uri=True, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA synchronous = NORMAL")
-        return connection
+        return sqlite3.connect(uri, uri=True, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
 
     def _check(self, connection: sqlite3.Connection) -> None:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -150,15 +146,42 @@ class SQLiteStore:
             )
 
 
+def _tables(connection: sqlite3.Connection) -> int:
+    (count,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return int(count)
+
+
+def _can_look(connection: sqlite3.Connection) -> bool:
+    """False in a read-only folder, where there is no place for the file of shared memory."""
+    try:
+        _tables(connection)
+    except sqlite3.OperationalError:
+        return False
+    return True
+
+
 def _make(connection: sqlite3.Connection) -> None:
     """Lay out an empty file, unless another process has just done so."""
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if tables == 0:
+    if _tables(connection) == 0:
         for statement in _SCHEMA.split(";"):
             connection.execute(statement)
     connection.execute("COMMIT")
+
+
+def _checked(event: AnyEvent) -> bytes:
+    """An event as JSON that will be understood when it is read again.
+
+    Raises:
+        ValueError: a part of it is of a wrong type.
+    """
+    body = encode(event)
+    try:
+        decode([body])
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"this can't be stored, and nothing was: {event}: {error}") from None
+    return body
 
 
 def _explain(error: Exception) -> str:

@@ -60,7 +60,7 @@ def run(
     ready: int | None = None,
     workers: int = 2,
     seed: int = 0,
-    progress: Callable[[Study], object] | None = None,
+    progress: Callable[[Study], object] | bool | None = None,
 ) -> DemoResult:
     """Train both, compare them, and write table, schedule, pictures and the study file to a directory.
 
@@ -75,7 +75,7 @@ def run(
         ready: steps between two decisions of PBT; by default a tenth of ``steps``.
         workers: jobs at once.
         seed: all randomness follows from it.
-        progress: called with the study that is running, now and then.
+        progress: as in `tunesmith.tune`.
 
     Raises:
         ValueError, FileNotFoundError: the data is not there; see `tunesmith.workloads.images.load`.
@@ -115,7 +115,10 @@ def open_studies(
 
 
 def train(
-    study: Study, data_dir: str | None = None, workers: int = 1, progress: Callable[[Study], object] | None = None
+    study: Study,
+    data_dir: str | None = None,
+    workers: int = 1,
+    progress: Callable[[Study], object] | bool | None = None,
 ) -> str:
     """Work on one of the studies until it is done or interrupted."""
     from tunesmith.workloads import mlp
