@@ -57,8 +57,8 @@ class Counter(tune.Callback):
         self.results += 1
 
 
-def population(steps: int, members: int = 16) -> Result:
-    """A member-step of PBT on the toy, a checkpoint every step; actors are reused."""
+def population(steps: int, reuse: bool = True, members: int = 16) -> Result:
+    """A member-step of PBT on the toy, a checkpoint every step."""
     begin()
     with measuring.folder() as folder:
         ranges = {"h0": tune.uniform(-10, 10), "h1": tune.uniform(-10, 10)}
@@ -68,7 +68,9 @@ def population(steps: int, members: int = 16) -> Result:
         tuner = tune.Tuner(
             Toy,
             param_space=ranges,
-            tune_config=tune.TuneConfig(metric="q", mode="max", scheduler=rule, num_samples=members, reuse_actors=True),
+            tune_config=tune.TuneConfig(
+                metric="q", mode="max", scheduler=rule, num_samples=members, reuse_actors=reuse
+            ),
             run_config=tune.RunConfig(
                 storage_path=str(folder),
                 verbose=0,

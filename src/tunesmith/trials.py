@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal, NamedTuple, overload
 
 import msgspec
@@ -197,8 +198,7 @@ class Trials(Sequence[Trial]):
         found: list[Checkpoint] = []
         relative: Trial | None = trial
         while relative is not None and len(found) < 4:
-            own = [checkpoint for checkpoint in reversed(relative.checkpoints[-8:]) if checkpoint.step <= start]
-            found += own[:2]
+            found += islice((saved for saved in reversed(relative.checkpoints) if saved.step <= start), 2)
             start = min(start, relative.start)
             relative = None if relative.parent is None else self._trials[relative.parent]
         return found

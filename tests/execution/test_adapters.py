@@ -74,7 +74,7 @@ def test_code_that_saves_nothing_says_how_it_could(train, session):
     first = session(train)
     assert last(first.run(job(0, 0, 1))).saved is None
     error = failure(session(train).run(job(0, 1, 2)))
-    assert (error.kind, error.fatal) == ("lost", True)
+    assert (error.kind, error.fatal) == ("raised", True)
     assert "saves no state: let a generator yield (metrics, state)" in error.error
 
 

@@ -187,6 +187,19 @@ def test_members_are_compared_and_copied_at_equal_steps(workers: int) -> None:
         assert value[(fork.parent or 0, fork.start)] >= value[(fork.replaces or 0, fork.start)]
 
 
+def test_a_fork_finds_the_state_of_a_donor_that_has_long_gone_on() -> None:
+    study = Study(SPACE, Goal("value", maximise=True), scheduler=PBT(population=2, ready=1, steps=40))
+    slow = study.ask()
+    assert slow is not None
+    while job := study.ask():
+        study.tell(job, {"value": 2.0}, checkpoint=Checkpoint(job.trial, job.until, f"{job.until}", "digest"))
+    study.tell(slow, {"value": 1.0}, checkpoint=Checkpoint(slow.trial, 1, "slow", "digest"))
+    kept = study.keep()
+    fork = study.ask()
+    assert fork is not None and (fork.parent, fork.start) == (1, 1)
+    assert fork.sources[0] == Checkpoint(1, 1, "1", "digest") and (1, 1) in kept
+
+
 def test_a_synchronous_study_is_the_same_with_any_workers() -> None:
     scheduler = PBT(population=8, ready=3, steps=30, synchronous=True)
     logs = [[trial.config for trial in run(scheduler, workers=workers)[0].trials] for workers in (1, 3, 8)]

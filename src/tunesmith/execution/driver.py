@@ -14,9 +14,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from tunesmith.execution.base import ExecutionError, Executor, Report
+from tunesmith.execution.base import ExecutionError, Executor, Failure, Report
 from tunesmith.execution.checkpoints import Checkpoints
 from tunesmith.execution.leases import Lease
+from tunesmith.records import RETRIED
 from tunesmith.study import Job, Study
 from tunesmith.trials import Checkpoint
 
@@ -158,12 +159,16 @@ class _Driver:
             if not report.done:
                 continue
             job = self.out.pop(report.ask)
-            if report.failure is not None and report.failure.fatal:
+            if report.failure is not None and report.failure.fatal and not self._saves(report.failure):
                 raise ExecutionError(report.failure.error)
             trial = self.study.trials[job.trial]
             if trial.status == "failed" or report.failure is None:
                 self.failures.count(trial.status == "failed", trial.error)
         self.retention.sweep(self.out)
+
+    def _saves(self, failure: Failure) -> bool:
+        """Whether only this trial has no state to go on from: then it alone fails."""
+        return failure.kind not in RETRIED and any(trial.checkpoints for trial in self.study.trials)
 
     def _tell_one(self, report: Report) -> None:
         job, saved, failure = self.out[report.ask], report.saved, report.failure

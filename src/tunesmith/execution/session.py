@@ -149,7 +149,7 @@ class Session:
             raise ContinueError(
                 f"trial {job.trial} should go on from step {job.start}, but this training code saves no state: "
                 "let a generator yield (metrics, state), give trial.report(..., state=...), a class save and load, "
-                "or let a command write to $TUNESMITH_SAVE"
+                "or let a command write to $TUNESMITH_SAVE; then begin a new study"
             )
         pending.start = 0
         return self.task.init(config, stream(job.seed, "train"))
@@ -176,7 +176,7 @@ def explain(error: BaseException) -> Failure:
     if isinstance(error, CheckpointError):
         return Failure(str(error), "lost", fatal=True)
     if isinstance(error, ContinueError):
-        return Failure(str(error), "lost", fatal=True)
+        return Failure(str(error), fatal=True)
     if isinstance(error, EndedError | TunesmithError):
         return Failure(str(error))
     frames = error.__traceback__

@@ -176,11 +176,12 @@ def _checked(event: AnyEvent) -> bytes:
     Raises:
         ValueError: a part of it is of a wrong type.
     """
-    body = encode(event)
     try:
+        body = encode(event)
         decode([body])
-    except msgspec.MsgspecError as error:
-        raise ValueError(f"this can't be stored, and nothing was: {event}: {error}") from None
+    except (msgspec.MsgspecError, NotImplementedError) as error:
+        problem = str(error).replace("$[0].", "")
+        raise ValueError(f"nothing was stored, for a part of {type(event).__name__} is wrong: {problem}") from None
     return body
 
 
