@@ -1,7 +1,7 @@
 """The toy problem of population based training in plain numpy, to compare with: uses nothing of tunesmith.
 
-Jaderberg et al. 2017 (arXiv:1711.09846), Figure 2. The two members go in lockstep: both train, then the worse one looks at
-the better one.
+Jaderberg et al. 2017 (arXiv:1711.09846), Figure 2. The two members go in lockstep: both train, then the worse one looks
+at the better one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def play(seed: int, ready: int, copy: str = "", explore: str = "", steps: int = 200, rate: float = 0.01) -> float:
-    """The better member's final Q; ``copy``: "theta", "theta and h"; ``explore``: "noise", "factor"; "" is not at all."""
+    """The better member's final Q. ``copy``: "", "theta", "theta and h"; ``explore``: "", "noise", "factor"."""
     rng = np.random.default_rng(seed)
     theta, h = np.full((2, 2), 0.9), np.eye(2)
     for step in range(1, steps + 1):

@@ -193,8 +193,8 @@ def test_a_fork_finds_the_state_of_a_donor_that_has_long_gone_on() -> None:
     assert slow is not None
     while job := study.ask():
         study.tell(job, {"value": 2.0}, checkpoint=Checkpoint(job.trial, job.until, f"{job.until}", "digest"))
-    study.tell(slow, {"value": 1.0}, checkpoint=Checkpoint(slow.trial, 1, "slow", "digest"))
     kept = study.keep()
+    study.tell(slow, {"value": 1.0}, checkpoint=Checkpoint(slow.trial, 1, "slow", "digest"))
     fork = study.ask()
     assert fork is not None and (fork.parent, fork.start) == (1, 1)
     assert fork.sources[0] == Checkpoint(1, 1, "1", "digest") and (1, 1) in kept

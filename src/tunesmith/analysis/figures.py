@@ -45,7 +45,6 @@ _STYLE: Any = {
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 8.0,
-    "savefig.dpi": 160,
 }
 
 
@@ -66,8 +65,9 @@ def _styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), dpi=160, layout=ConstrainedLayoutEngine(h_pad=0.09, w_pad=0.09))
 
 
 def _whole_steps(axes: Axes, most: int) -> None:

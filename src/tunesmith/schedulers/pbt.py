@@ -367,8 +367,7 @@ class PBT(msgspec.Struct, frozen=True, kw_only=True):
         return config if self.explore is None else self.explore.explore(state.space, config, rng)
 
     def keep(self, state: State) -> Iterable[tuple[int, int]]:
-        """Where every member last stood, and the rungs that it may fork from there."""
+        """Where every member last stood, and the rungs that some member has not passed yet."""
         origins = {slot.origin for slot in state.slots if slot.origin is not None}
-        steps = {step for _, step in origins if step < self.steps} | {self.ready}
-        ranked = (standing for step in steps for standing in state.rungs.get(step, ()))
+        ranked = (standing for step, rung in state.rungs.items() if step < self.steps for standing in rung)
         return origins | {(standing.trial, standing.step) for standing in ranked}

@@ -231,16 +231,18 @@ class SchedulerConformance:
         study = self.study()
         rng = np.random.default_rng(0)
         out: list[Job] = []
+        saved: set[tuple[int, int]] = set()
         for _ in range(150):
-            kept = study.keep()
+            saved &= study.keep()  # everything else is swept
             job = study.ask() if len(out) < 5 else None
             if job is not None:
                 source = job.trial if study.trials[job.trial].reports or job.parent is None else job.parent
-                assert job.start == 0 or (source, job.start) in kept
+                assert job.start == 0 or (source, job.start) in saved
                 out.append(job)
             elif out:
                 done = out.pop(int(rng.integers(len(out))))
                 study.tell(done, {"score": score(done)}, checkpoint=Checkpoint(done.trial, done.until, "w", "d"))
+                saved.add((done.trial, done.until))
 
 
 class StoreConformance:
