@@ -14,8 +14,8 @@ from tunesmith.workloads import toy
 
 PLAIN = Path(__file__).parent.parent / "tests" / "reference" / "toy_plain.py"
 
-# Arguments of the plain reference, which goes in lockstep as the study does; then what was measured with an earlier plain
-# one, in which the two members alternate: the median of 50 seeds, where known [p10, p90], for ready=4 and ready=10.
+# Arguments of the plain reference, which goes in lockstep as the study does; then what an earlier plain one came to, in
+# which the two members alternate: the median of 50 seeds, where known with [p10, p90], for ready=4 and ready=10.
 REFERENCE = {
     "grid search": (("", ""), "0.390", "0.390"),
     "explore only, additive noise": (("", "noise"), "1.034 [-0.87, 1.19]", "0.984 [-0.87, 1.15]"),

@@ -42,6 +42,18 @@ def test_the_code_runs(page: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["pbt_pytorch.py", "4"], ["ask_tell.py"]], ids=lambda a: a[0])
+def test_the_examples_run(arguments: list[str], tmp_path: Path) -> None:
+    name, *rest = arguments
+    environment = os.environ | {"PYTHONWARNINGS": "error"}
+    command = [sys.executable, str(ROOT / "examples" / name), *rest]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(page.read_text(encoding="utf-8")):
