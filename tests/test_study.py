@@ -261,6 +261,27 @@ def test_progress_forgives_crashes() -> None:
     assert s.trials[0].status == "waiting"
 
 
+def test_a_job_of_another_study_is_refused() -> None:
+    s, other = study(), study()
+    job = [ask(other) for _ in range(3)][-1]
+    for call in (lambda: s.tell(job, {"loss": 1.0}), lambda: s.fail(job, "no")):
+        with pytest.raises(ValueError, match="has not asked for trial 2: the job is another study's"):
+            call()
+    with pytest.raises(TypeError, match="ask gives None where none is left"):
+        s.tell(None, {"loss": 1.0})  # type: ignore[call-overload]
+    assert len(s.events()) == 1
+
+
+def test_the_best_checkpoint_is_kept_while_another_is_best_for_a_moment() -> None:
+    s = study(scheduler=Full(2))
+    first, second = ask(s), ask(s)
+    s.tell(first, {"loss": 0.5}, checkpoint=saved(first, 2))
+    s.tell(second, {"loss": 0.1}, step=1, checkpoint=saved(second, 1))
+    assert {(0, 2), (1, 1)} <= s.keep()
+    s.tell(second, {"loss": 0.9}, checkpoint=saved(second, 2))
+    assert s.best is s.trials[0] and (0, 2) in s.keep()
+
+
 def test_lost_is_never_held_against_a_trial() -> None:
     s = study()
     for _ in range(3 * MAX_CRASHES):
@@ -425,6 +446,8 @@ def test_the_log_is_what_was_asked_and_told() -> None:
         ({"scheduler": "pbt"}, r"scheduler must be an object such as schedulers\.Full"),
         ({"seed": 0.5}, "seed must be an integer, not 0.5"),
         ({"seed": True}, "seed must be an integer, not True"),
+        ({"trials": "3"}, "trials must be a number of trials, at least 0, or None for no limit, not '3'"),
+        ({"trials": -1}, "trials must be a number of trials.*-1"),
     ],
 )
 def test_wrong_definitions_are_explained(arguments: Any, message: str) -> None:

@@ -102,7 +102,7 @@ def fit(space: Space, config: Config, fill: Mapping[str, Any]) -> Config:
     return fitted
 
 
-def check_definition(space: Any, goals: tuple[Any, ...], sampler: Any, scheduler: Any, seed: Any) -> None:
+def check_definition(space: Any, goals: tuple[Any, ...], sampler: Any, scheduler: Any, seed: Any, trials: Any) -> None:
     """Say what is wrong with the arguments of a study, by TypeError or ValueError."""
     _check_space(space)
     if not goals or not all(isinstance(goal, Goal) for goal in goals):
@@ -117,6 +117,8 @@ def check_definition(space: Any, goals: tuple[Any, ...], sampler: Any, scheduler
             raise TypeError(f"{what} must be an object such as {what}s.{example}, not {given!r}")
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"seed must be an integer, not {seed!r}")
+    if trials is not None and (isinstance(trials, bool) or not isinstance(trials, int) or trials < 0):
+        raise ValueError(f"trials must be a number of trials, at least 0, or None for no limit, not {trials!r}")
 
 
 def _check_space(space: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import RLock
 from typing import Any, NamedTuple, overload
@@ -96,23 +96,27 @@ class Study:
         *,
         name: str = "study",
         seed: int = 0,
-        constraints: Sequence[Constraint] = (),
+        constraints: Sequence[Constraint] | Constraint = (),
         trials: int | None = None,
     ) -> None:
         sampler = samplers.Uniform() if sampler is None else sampler
         scheduler = schedulers.Full() if scheduler is None else scheduler
         goals = (goals,) if isinstance(goals, Goal) else tuple(goals)
-        check_definition(space, goals, sampler, scheduler, seed)
-        opened = Opened(space, goals, spec(sampler), spec(scheduler), seed, tuple(constraints))
+        constraints = (constraints,) if isinstance(constraints, Constraint) else tuple(constraints)
+        check_definition(space, goals, sampler, scheduler, seed, trials)
+        opened = Opened(space, goals, spec(sampler), spec(scheduler), seed, constraints)
         scheduler.init(space, goals)  # says now what it can't do
         self._begin(open_store(store, name), name, Given((space,), (sampler,), (scheduler,)), trials)
-        if self._fold.number == 0 and not self._append([opened], after=0):
-            self.sync()
-        other = difference(self.definition, opened)
-        if other:
+        try:
+            if self._fold.number == 0 and not self._append([opened], after=0):
+                self.sync()
+            other = difference(self.definition, opened)
+            if other:
+                raise StudyError(f"study {name!r} exists and is defined otherwise: {other}. Use another name or "
+                                 "store, or Study.open(...).change(...) to go on with another definition")  # fmt: skip
+        except BaseException:
             self.close()
-            raise StudyError(f"study {name!r} exists and is defined otherwise: {other}. Use another name or store, "
-                             "or Study.open(...).change(...) to go on with another definition")  # fmt: skip
+            raise
 
     def _begin(self, store: Store, name: str, given: Given, limit: int | None) -> None:
         self.store = store
@@ -325,10 +329,13 @@ class Study:
         """
         with self._lock:
             if not isinstance(job, Job):
+                if not isinstance(job, Sequence):
+                    raise TypeError(f"tell needs a job as ask gives it, not {job!r}: ask gives None where none is left")
                 with self.batch():
                     for one, its in zip(job, metrics, strict=True):
                         self.tell(one, its)  # type: ignore[call-overload]
                 return
+            self._check_job(job)
             self._report(self._told(job, metrics, step, seconds, checkpoint))  # type: ignore[arg-type]
 
     def _told(
@@ -360,7 +367,15 @@ class Study:
     def fail(self, job: Job, error: str, kind: FailureKind = "raised") -> None:
         """Say that a job has failed. Kinds ``lost`` and ``crashed`` are asked again, the others end the trial."""
         with self._lock:
+            self._check_job(job)
             self._report([Failed(job.ask, job.trial, str(error), kind)])
+
+    def _check_job(self, job: Job) -> None:
+        """Say by ValueError that a job is none of this study: in the log its events would make no sense."""
+        if job.trial >= len(self.trials):
+            self.sync()  # asked for elsewhere
+        if not (0 <= job.trial < len(self.trials) and 0 <= job.ask < self._fold.asks):
+            raise ValueError(f"study {self.name!r} has not asked for trial {job.trial}: the job is another study's")
 
     def add(self, config: Config, metrics: Metrics, step: int = 1) -> Trial:
         """A result that someone already has: the samplers learn from it, and it is never asked.
@@ -376,6 +391,8 @@ class Study:
         with self._lock:
             self.space.check(config)
             series, _ = as_series(metrics, self._rules)
+            if step < max(1, len(next(iter(series.values())))):
+                raise ValueError(f"add: step={step} must be at least 1, and the number of values")
             if any(v is None for rule in self.goals for v in series[rule.metric]):
                 raise ValueError(f"add: {dict(metrics)} is not finite")
             while True:
@@ -493,7 +510,10 @@ class Study:
     @property
     def best(self) -> Trial | None:
         """The trial with the best latest value of the first goal; none that has failed or breaks a constraint."""
-        ranked = ((losses[0], trial.id, trial) for trial in self.trials if (losses := self.losses(trial)) is not None)
+        return self._best(self.trials)
+
+    def _best(self, trials: Iterable[Trial]) -> Trial | None:
+        ranked = ((losses[0], trial.id, trial) for trial in trials if (losses := self.losses(trial)) is not None)
         return min(ranked, key=lambda entry: entry[:2], default=(0, 0, None))[2]
 
     @property
@@ -516,9 +536,9 @@ class Study:
         with self._lock:
             wanted = [(self.trials[trial], step) for trial, step in self._deciding().keep()]
             wanted += [(trial, trial.step) for trial in (*self.trials.running.values(), *self.trials.waiting)]
-            best = self.best
-            if best is not None:
-                wanted.append((best, best.step))
+            kept = {(trial.id, step) for trial, step in wanted}
+            rest = (trial for trial in self.trials if (trial.id, trial.step) not in kept)  # they change no more
+            wanted += [(trial, trial.step) for trial in (self.best, self._best(rest)) if trial is not None]
             sources = self.trials.sources
             return {(source.trial, source.step) for trial, step in wanted for source in sources(trial, step)[:2]}
 

@@ -215,7 +215,7 @@ if __name__ == "__main__":
     def progress(study):
         print(sum(trial.step for trial in study.trials), flush=True)
     workers = int(sys.argv[2])
-    pbt = ts.schedulers.PBT(population=3, ready=20, steps=60)
+    pbt = ts.schedulers.PBT(population=3, ready=40, steps=80)
     study = ts.tune(code.slow, {{"lr": ts.Float(0.5, 2)}}, maximise="x", scheduler=pbt,
                     store=sys.argv[1], workers=workers, progress=progress)
     print("end", len(study.trials.running), len(study.trials.waiting), flush=True)

@@ -126,10 +126,8 @@ def check(scene: Scene) -> ts.Study:
     check_work(scene, study)
     assert ts.replay(study) == []
     kept = study.keep()
-    replaced = {trial.replaces for trial in study.trials}
-    members = {trial.id for trial in study.trials if trial.id not in replaced} if scene.kind != "full" else set()
     study.close()
-    check_leftovers(scene, kept, {place for place in kept if place[0] in members})
+    check_leftovers(scene, kept)
     return study
 
 
@@ -200,13 +198,13 @@ def check_work(scene: Scene, study: ts.Study) -> None:
             assert 1 <= trained[trial.id, step] <= 1 + given_up[trial.id]
 
 
-def check_leftovers(scene: Scene, keep: set[tuple[int, int]], members: set[tuple[int, int]]) -> None:
-    """No process, no lease, no temporary file; the checkpoints of the members, and few besides what is kept."""
+def check_leftovers(scene: Scene, keep: set[tuple[int, int]]) -> None:
+    """No process, no lease, no temporary file; every checkpoint that is to be kept, and few besides."""
     assert scene.processes() == []
     assert list(scene.temporary.iterdir()) == []
     assert sorted(path.name for path in scene.folder.iterdir()) == ["journal", "study.checkpoints", "study.db", "tmp"]
     found = Checkpoints(scene.folder / "study.checkpoints" / "study").files()
-    assert members <= set(found)
+    assert keep <= set(found)
     assert len(found) <= 2 * len(keep) + 64 + scene.workers
 
 

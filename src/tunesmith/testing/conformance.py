@@ -48,9 +48,7 @@ def mixed() -> Space:
 
 def finite() -> Space:
     """A space of 11 allowed configurations."""
-    return Space(
-        {"a": Integer(1, 3), "b": Categorical(["x", "y", "z", "w"])}, constraints=[forbid({"a": 2, "b": "y"})]
-    )
+    return Space({"a": Integer(1, 3), "b": Categorical(["x", "y", "z", "w"])}, constraints=[forbid({"a": 2, "b": "y"})])
 
 
 def score(job: Job) -> float:
