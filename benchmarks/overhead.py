@@ -267,7 +267,8 @@ def summary(bench: Bench) -> None:
             peers[f"optuna {store}"] = ("optuna", "summarise", {"store": store, "path": path})
         for name, (_, _, arguments) in found.items():
             ours: dict[str, Probe] = {"tunesmith": ("tunesmith", "summarise", arguments)}
-            figure = bench.compare(f"10,000 trials x 20 reports ({name}): summary", "s", ours | peers, 1.0)
+            both = ours | (peers if "list" in name else {})  # the peers' trials are added whole, too
+            figure = bench.compare(f"10,000 trials x 20 reports ({name}): summary", "s", both, 1.0)
             memory = {who: [{"value": result["mb"]} for result in results] for who, results in figure.results.items()}
             bench.add(Figure(bench.section, f"10,000 trials x 20 reports ({name}): peak memory", "MB", 300, memory))
             for what, measurement in (("open and ask once", "ask_after"), ("replay", "replay")):
