@@ -5,6 +5,8 @@ from __future__ import annotations
 from hashlib import blake2b
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
+from numpy.typing import NDArray
 
 
 def stream(seed: int, purpose: str, n: int = 0) -> np.random.Generator:
@@ -18,13 +20,23 @@ def stream(seed: int, purpose: str, n: int = 0) -> np.random.Generator:
         purpose: name of what is decided, such as ``"ask"`` or ``"train"``.
         n: number of the decision.
     """
-    return np.random.Generator(np.random.Philox(key=_word(seed, purpose, n, 16)))
+    return np.random.Generator(np.random.Philox(_Key(_digest(seed, purpose, n, 16))))  # type: ignore[arg-type]  # it takes any ISeedSequence
 
 
 def subseed(seed: int, purpose: str, n: int = 0) -> int:
     """A seed in [0, 2**63) for someone else's generator, named in the same way."""
-    return _word(seed, purpose, n, 8) >> 1
+    return int.from_bytes(_digest(seed, purpose, n, 8), "little") >> 1
 
 
-def _word(seed: int, purpose: str, n: int, size: int) -> int:
-    return int.from_bytes(blake2b(f"{seed}/{purpose}/{n}".encode(), digest_size=size).digest(), "little")
+class _Key(ISeedSequence):
+    """Gives Philox its key as it is. With ``Philox(key=...)`` numpy also gathers entropy, which takes longer."""
+
+    def __init__(self, digest: bytes) -> None:
+        self.words = np.frombuffer(digest, dtype="<u8")
+
+    def generate_state(self, n_words: int, dtype: object = np.uint32) -> NDArray[np.uint64]:
+        return self.words
+
+
+def _digest(seed: int, purpose: str, n: int, size: int) -> bytes:
+    return blake2b(f"{seed}/{purpose}/{n}".encode(), digest_size=size).digest()

@@ -263,13 +263,14 @@ class Study:
             return jobs if n is not None else jobs[0] if jobs else None
 
     def _ask_one(self, worker: str) -> list[Asked]:
-        while True:
-            event = self._fold.decide(worker, self.limit)
-            if event is None:
-                return []
-            if self._append([event]):
-                return [event]
-            self.sync()  # another process has decided this ask
+        event = self._fold.decide(worker, self.limit)
+        if event is not None and not self._append([event]):  # another process has decided this ask
+            with self.store.exclusive():
+                self.sync()
+                event = self._fold.decide(worker, self.limit)
+                if event is not None:
+                    self._append([event])
+        return [] if event is None else [event]
 
     def _ask_many(self, n: int, worker: str) -> list[Asked]:
         """Decide each ask on the ones before it and write all together; one by one if others write meanwhile."""

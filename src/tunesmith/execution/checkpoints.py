@@ -82,7 +82,7 @@ class Checkpoints:
             with suppress(OSError):
                 temporary.unlink()
             raise self._unwritable(error) from error
-        return Saved(step, where, hashlib.blake2b(content, digest_size=16).hexdigest())
+        return Saved(step, where, _digest(content))
 
     def load(self, where: str, digest: str) -> Tree | Path:
         """Read a state back; of a ``Files`` the directory, which the caller must not change.
@@ -91,12 +91,13 @@ class Checkpoints:
             CheckpointError: it is missing or damaged, or ``where`` is not a place below the root.
         """
         path = self._path(where)
+        content = b""
         try:
             if path.suffix == ".files":
                 found = _digest_files(path)
             else:
-                with path.open("rb") as file:
-                    found = hashlib.file_digest(file, _hasher).hexdigest()
+                content = path.read_bytes()
+                found = _digest(content)
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"the checkpoint {path} is missing (was the directory moved, or cleaned up?)"
@@ -106,7 +107,7 @@ class Checkpoints:
         if path.suffix == ".files":
             return path
         try:
-            return _read(path)
+            return _read(path, content)
         except (ValueError, KeyError, TypeError, AttributeError, EOFError, _format_error()) as error:
             raise CheckpointError(f"the checkpoint {path} is not in tunesmith's format: {error}") from error
 
@@ -198,12 +199,15 @@ class Checkpoints:
         )
 
 
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
 def _hasher() -> Any:
     return hashlib.blake2b(digest_size=16)
 
 
-def _read(path: Path) -> Tree:
-    content = path.read_bytes()
+def _read(path: Path, content: bytes) -> Tree:
     if path.suffix == ".json":
         return unpack(json.loads(content), _no_leaf)
     safetensors = _library()

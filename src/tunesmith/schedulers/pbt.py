@@ -280,19 +280,20 @@ class PBT(msgspec.Struct, frozen=True, kw_only=True):
     def _told(self, state: State, event: Told) -> None:
         slot = state.slot_of[event.trial]
         member = state.slots[slot]
-        count = event.step - event.start
+        step = event.step
+        count = step - event.start
         window = self.exploit.window if isinstance(self.exploit, TTest) else 1
         told = tuple(losses(state.goals, event.metrics, i)[0] for i in range(max(0, count - window), count))
         member.recent = (member.recent + told)[-window:]
-        if event.step < member.until:
+        if step < member.until:
             return
-        member.standing = Standing(member.recent[-1], event.trial, slot, event.step, member.recent)
+        member.standing = Standing(member.recent[-1], event.trial, slot, step, member.recent)
         member.running = False
         state.strikes = 0
         state.tellings += 1
-        heappush(state.idle, (event.step, 0 if self.synchronous else state.tellings, slot))
-        insort(state.rungs.setdefault(event.step, []), member.standing)
-        self._reached(state, member, (event.trial, event.step))
+        heappush(state.idle, (step, 0 if self.synchronous else state.tellings, slot))
+        insort(state.rungs.setdefault(step, []), member.standing)
+        self._reached(state, member, (event.trial, step))
 
     def _reached(self, state: State, member: Slot, origin: tuple[int, int]) -> None:
         """A good state of a member; rungs that everybody has passed are forgotten."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -37,6 +38,10 @@ class Store(Protocol):
 
     def read(self, after: int = 0) -> list[AnyEvent]:
         """The events numbered ``after + 1, after + 2, ...``."""
+        ...
+
+    def exclusive(self) -> AbstractContextManager[object]:
+        """Keep all other writers out while something is read, decided and appended."""
         ...
 
     def close(self) -> None:

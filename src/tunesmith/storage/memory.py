@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from threading import Lock
+from threading import RLock
 
 from tunesmith.records import AnyEvent, Asked
 
@@ -14,7 +14,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._events: list[AnyEvent] = []
         self._asks: set[int] = set()
-        self._lock = Lock()
+        self._lock = RLock()
 
     def append(self, events: Sequence[AnyEvent], after: int | None = None) -> int:
         """See :meth:`tunesmith.storage.base.Store.append`."""
@@ -29,6 +29,10 @@ class MemoryStore:
     def read(self, after: int = 0) -> list[AnyEvent]:
         """See :meth:`tunesmith.storage.base.Store.read`."""
         return self._events[after:]
+
+    def exclusive(self) -> RLock:
+        """See :meth:`tunesmith.storage.base.Store.exclusive`."""
+        return self._lock
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -54,25 +54,42 @@ class SQLiteStore:
     def append(self, events: Sequence[AnyEvent], after: int | None = None) -> int:
         """See :meth:`tunesmith.storage.base.Store.append`."""
         bodies = [(event.ask if type(event) is Asked else None, _checked(event)) for event in events]
+        with self._writing() as connection:
+            (last,) = connection.execute("SELECT max(number) FROM events WHERE study = ?", (self.name,)).fetchone()
+            last = last or 0
+            if (after is not None and after != last) or self._taken([ask for ask, _ in bodies if ask is not None]):
+                return 0
+            rows = [(self.name, last + i, ask, body) for i, (ask, body) in enumerate(bodies, 1)]
+            connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", rows)
+            return int(last) + len(rows)
+
+    def _taken(self, asks: list[int]) -> bool:
+        """Whether one of these ask numbers is in the log."""
+        query = f"SELECT 1 FROM events WHERE study = ? AND ask IN ({', '.join('?' * len(asks))}) LIMIT 1"
         with self._connected() as connection:
+            return bool(asks) and connection.execute(query, (self.name, *asks)).fetchone() is not None
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """See :meth:`tunesmith.storage.base.Store.exclusive`."""
+        with self._writing():
+            yield
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that keeps other writers out, or the one that is under way."""
+        with self._connected() as connection:
+            if connection.in_transaction:
+                yield connection
+                return
             connection.execute("BEGIN IMMEDIATE")
             try:
-                (last,) = connection.execute("SELECT max(number) FROM events WHERE study = ?", (self.name,)).fetchone()
-                last = last or 0
-                if after is not None and after != last:
-                    connection.execute("ROLLBACK")
-                    return 0
-                rows = [(self.name, last + i, ask, body) for i, (ask, body) in enumerate(bodies, 1)]
-                connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", rows)
+                yield connection
                 connection.execute("COMMIT")
-            except sqlite3.IntegrityError:  # the number of an ask is taken
-                connection.execute("ROLLBACK")
-                return 0
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            return int(last) + len(rows)
 
     def read(self, after: int = 0) -> list[AnyEvent]:
         """See :meth:`tunesmith.storage.base.Store.read`."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -276,6 +278,21 @@ class StoreConformance:
         assert store.append([told], after=1) == 2
         assert len(store.read()) == 2
         store.close()
+
+    def test_others_are_kept_out(self, tmp_path: Path) -> None:
+        """What is appended in an exclusive section comes before what others append meanwhile."""
+        store, other = self.make(tmp_path), self.make(tmp_path)
+        other = store if other.append([self.opened()]) and not store.read() else other
+        before = len(store.read())
+        with store.exclusive():
+            thread = threading.Thread(target=lambda: other.append([Told(1, 1, 0, {"score": [1.0]})]))
+            thread.start()
+            time.sleep(0.05)
+            assert store.append([Told(0, 0, 0, {"score": [0.0]})], after=before) == before + 1
+        thread.join(60)
+        assert [event.ask for event in store.read()[before:] if isinstance(event, Told)] == [0, 1]
+        store.close()
+        other.close()
 
     def test_an_ask_is_taken_once(self, tmp_path: Path) -> None:
         """Of two events with the same ask number the second is refused, with its whole batch."""
