@@ -28,8 +28,9 @@ from tunesmith.rng import stream
 from tunesmith.space import Config
 from tunesmith.trials import Trial, Trials
 
-TRIES = 100  #: draws that one ask spends on finding a configuration that was not tried
-ENUMERABLE = 100_000  #: a finite space up to this size is searched for what is left when draws find nothing
+TRIES = 100  #: proposals of the sampler that one ask looks at to find a configuration that was not tried
+ENUMERABLE = 20_000  #: a finite space up to this size is searched for what is left
+FEW = 8  #: after so many proposals that were all tried before
 
 
 class Fold:
@@ -198,7 +199,7 @@ class Fold:
         """A configuration from the sampler that was not tried yet; None (and a message) where none is left."""
         space = self.definition.space
         rng = stream(self.definition.seed, "sampler", self.asks)
-        for _ in range(TRIES):
+        for _ in range(FEW if space.size <= ENUMERABLE else TRIES):
             point = self._sampler.ask(self._sampling, rng)
             if point is None:
                 break

@@ -13,7 +13,8 @@ from tunesmith.samplers.base import Point, Walk
 from tunesmith.space import Space
 
 BLOCK = 64  #: points drawn at once: a power of two, as Sobol's balance wants
-PATIENCE = 4096  #: points of the sequence that one ask looks at before it gives in to a duplicate
+REPEATS = 64  #: points that were tried already which one ask passes over before it gives in to one of them
+BARREN = 4096  #: points in a row that may break the constraints
 
 
 class QMC(msgspec.Struct, frozen=True):
@@ -42,7 +43,7 @@ class QMC(msgspec.Struct, frozen=True):
 
     def ask(self, state: Walk, rng: np.random.Generator) -> Point | None:
         """The first point of the sequence that was not tried."""
-        return state.next(PATIENCE)
+        return state.next(REPEATS)
 
 
 def _points(space: Space, sequence: str, rng: np.random.Generator) -> Iterator[Point]:
@@ -52,9 +53,9 @@ def _points(space: Space, sequence: str, rng: np.random.Generator) -> Iterator[P
     seed = int(rng.integers(2**63))  # scipy wants to spawn from a seed sequence, which a named stream has not
     engine = (qmc.Sobol if sequence == "sobol" else qmc.Halton)(max(1, len(space.columns)), scramble=True, rng=seed)
     barren = 0
-    while barren < PATIENCE:
+    while barren < BARREN:
         block = space.snap(engine.random(BLOCK)[:, : len(space.columns)])
         allowed = [point for point in block if space.allows(point)]
         yield from allowed
         barren = 0 if allowed else barren + BLOCK
-    raise ValueError(f"QMC: the constraints allow none of {PATIENCE} points in a row; loosen them or use Uniform")
+    raise ValueError(f"QMC: the constraints allow none of {BARREN} points in a row; loosen them or use Uniform")
