@@ -28,6 +28,12 @@ PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 """
 
+#: the numbers of the last event and of the last ask; asks are numbered without gaps, so every lower one is taken
+_LAST = """
+SELECT coalesce((SELECT max(number) FROM events WHERE study = ?1), 0),
+       coalesce((SELECT max(ask) FROM events WHERE study = ?1 AND ask IS NOT NULL), -1)
+"""
+
 
 class SQLiteStore:
     """The events of the study ``name`` in the SQLite file ``path``.
@@ -54,20 +60,14 @@ class SQLiteStore:
     def append(self, events: Sequence[AnyEvent], after: int | None = None) -> int:
         """See :meth:`tunesmith.storage.base.Store.append`."""
         bodies = [(event.ask if type(event) is Asked else None, _checked(event)) for event in events]
+        asks = [ask for ask, _ in bodies if ask is not None]
         with self._writing() as connection:
-            (last,) = connection.execute("SELECT max(number) FROM events WHERE study = ?", (self.name,)).fetchone()
-            last = last or 0
-            if (after is not None and after != last) or self._taken([ask for ask, _ in bodies if ask is not None]):
+            last, asked = connection.execute(_LAST, (self.name,)).fetchone()
+            if (after is not None and after != last) or (asks and min(asks) <= asked):
                 return 0
             rows = [(self.name, last + i, ask, body) for i, (ask, body) in enumerate(bodies, 1)]
             connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", rows)
             return int(last) + len(rows)
-
-    def _taken(self, asks: list[int]) -> bool:
-        """Whether one of these ask numbers is in the log."""
-        query = f"SELECT 1 FROM events WHERE study = ? AND ask IN ({', '.join('?' * len(asks))}) LIMIT 1"
-        with self._connected() as connection:
-            return bool(asks) and connection.execute(query, (self.name, *asks)).fetchone() is not None
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
