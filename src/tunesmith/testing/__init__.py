@@ -1,4 +1,4 @@
-"""For tests: conformance suites for samplers, schedulers and stores, and Hypothesis strategies.
+"""For tests: conformance suites for samplers, schedulers, stores and executors, and Hypothesis strategies.
 
 Needs pytest and hypothesis (the extra ``test``).
 """
@@ -12,17 +12,22 @@ from tunesmith.testing.conformance import (
     mixed,
     play,
 )
-from tunesmith.testing.strategies import configs, domains, spaces
+from tunesmith.testing.executors import ExecutorConformance
+from tunesmith.testing.strategies import configs, domains, logs, populations, spaces, studies
 
 __all__ = [
     "GOAL",
+    "ExecutorConformance",
     "SamplerConformance",
     "SchedulerConformance",
     "StoreConformance",
     "configs",
     "domains",
     "finite",
+    "logs",
     "mixed",
     "play",
+    "populations",
     "spaces",
+    "studies",
 ]

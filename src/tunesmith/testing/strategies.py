@@ -1,11 +1,16 @@
-"""For tests of one's own parts: Hypothesis strategies for domains, spaces and configurations."""
+"""For tests of one's own parts: Hypothesis strategies for domains, spaces, configurations, studies and logs."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from tunesmith import Study, samplers
+from tunesmith.records import AnyEvent
+from tunesmith.schedulers import PBT, Full, Jitter, Perturb, Tournament, Truncation, TTest
 from tunesmith.space import (
     Categorical,
     Config,
@@ -21,6 +26,7 @@ from tunesmith.space import (
     forbid,
     less_than,
 )
+from tunesmith.testing.conformance import GOAL, mixed, play
 
 _POSITIONS = st.floats(0.0, 1.0)
 
@@ -118,3 +124,53 @@ def configs(space: Space) -> st.SearchStrategy[Config]:
     """Configurations that lie in the space and honour its constraints."""
     d = len(space.columns)
     return st.lists(_POSITIONS, min_size=d, max_size=d).map(space.decode).filter(space.contains)
+
+
+SAMPLERS = st.sampled_from([samplers.Uniform(), samplers.Grid(3), samplers.QMC(), samplers.QMC("halton")])
+
+_EXPLOIT = st.one_of(
+    st.none(),
+    st.just(Tournament()),
+    st.builds(TTest, window=st.integers(2, 10), level=st.floats(0.01, 0.5)),
+    st.builds(Truncation, st.floats(0.05, 0.5)),
+)
+_EXPLORE = st.one_of(
+    st.none(),
+    st.builds(Jitter, st.floats(0.01, 0.5)),
+    st.builds(Perturb, factor=st.floats(1.01, 3), resample=st.floats(0, 1)),
+)
+
+
+def populations() -> st.SearchStrategy[PBT]:
+    """Small populations with every kind of exploit, explore and inheritance."""
+    return st.builds(
+        PBT,
+        population=st.integers(2, 8),
+        ready=st.integers(1, 5),
+        steps=st.integers(5, 20),
+        exploit=_EXPLOIT,
+        explore=_EXPLORE,
+        inherit=st.sampled_from(["both", "weights", "hyperparameters"]),
+        synchronous=st.booleans(),
+    )
+
+
+@st.composite
+def studies(draw: st.DrawFn, schedulers: st.SearchStrategy[Any] | None = None) -> Study:
+    """Studies in memory that were worked on in a random interleaving, with failures.
+
+    Args:
+        draw: given by Hypothesis.
+        schedulers: of the studies; by default ``Full`` and ``populations()``.
+    """
+    scheduler = draw(st.builds(Full, st.integers(1, 10)) | populations() if schedulers is None else schedulers)
+    seed = draw(st.integers(0, 2**31))
+    study = Study(mixed(), GOAL, draw(SAMPLERS), scheduler, seed=seed)
+    workers, faults = draw(st.integers(1, 10)), draw(st.sampled_from([0.0, 0.1, 0.5]))
+    play(study, np.random.default_rng(seed), workers=workers, faults=faults, jobs=80)
+    return study
+
+
+def logs() -> st.SearchStrategy[list[AnyEvent]]:
+    """Logs of such studies."""
+    return studies().map(lambda study: study.events())
