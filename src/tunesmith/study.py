@@ -125,10 +125,14 @@ class Study:
         self.given = given
         self._lock = RLock()
         self._batch: list[AnyEvent] | None = None
-        with _quiet_collector():
-            events = store.read()
-            self._fold = Fold(given, deciding=not events)
-            self._fold_all(events)
+        try:
+            with _quiet_collector():
+                events = store.read()
+                self._fold = Fold(given, deciding=not events)
+                self._fold_all(events)
+        except BaseException:
+            store.close()
+            raise
 
     @classmethod
     def open(
@@ -163,6 +167,7 @@ class Study:
             there = f"it has {', '.join(map(repr, names))}" if names else "it is empty"
             raise StudyError(f"{store}: there is no study {name!r}; {there}")
         if space is not None and space != study.space:
+            study.close()
             raise StudyError(f"study {name!r} has another space: {difference_of_spaces(study.space, space)}")
         return study
 
