@@ -126,7 +126,7 @@ class Fold:
         self._sampler = self.given.sampler(definition.sampler)
         self._scheduler = self.given.scheduler(definition.scheduler)
         rng = stream(definition.seed, "sampler.init")
-        self._sampling = self._sampler.init(definition.space, definition.goals, rng)
+        self._sampling = self._sampler.init(definition.space, definition.goals, rng, definition.constraints)
         self._scheduling = self._scheduler.init(definition.space, definition.goals)
 
     def _changed(self, event: Changed) -> None:

@@ -1,4 +1,4 @@
-"""The protocol of a sampler, and what samplers that follow a fixed sequence share."""
+"""The protocol of a sampler, and what samplers share: a walk along a sequence, and the history as arrays."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.records import Asked, Event, Goal
+from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Told, losses
 from tunesmith.space import Space
 
 S = TypeVar("S")
 Point = NDArray[np.float64]  #: [d], one number in [0, 1] a column of the space, NaN where a branch is not taken
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
 class Sampler(Protocol[S]):
@@ -22,7 +24,9 @@ class Sampler(Protocol[S]):
     A sampler is a fold over the log: the same events give the same state, and ``ask`` never changes it.
     """
 
-    def init(self, space: Space, goals: Sequence[Goal], rng: np.random.Generator) -> S:
+    def init(
+        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+    ) -> S:
         """The state before the first event. ``rng`` is the same at every init of a study."""
         ...
 
@@ -66,3 +70,104 @@ class Walk:
                 return point
             self.cursor += 1
         return None
+
+
+PENDING, OBSERVED, FAILED = 0, 1, 2
+
+
+class History:
+    """What was asked and told, as arrays with one row a configuration. They grow by doubling.
+
+    A configuration is pending until a job of it is done, then it has values; it has failed where all its trials have.
+    Trials of one configuration share a row and its values are their mean at the last step that one of them has
+    reached. Forks are left out: their values owe more to the weights that they began with.
+
+    Attributes, one row a configuration in the order in which they were asked (views, not to be written):
+        points: [n, d] in the unit cube, NaN where a branch is not taken.
+        losses: [n, m], to be minimised, NaN until observed.
+        excess: [n, c], by how much each outcome constraint is broken (negative: slack), NaN until observed.
+        steps: [n], the training step of the values.
+        counts: [n], how many trials the values are the mean of.
+        status: [n], ``PENDING``, ``OBSERVED`` or ``FAILED``.
+    """
+
+    def __init__(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> None:
+        self.space, self.goals, self.constraints = space, tuple(goals), tuple(constraints)
+        self.size = 0
+        self._points = np.empty((16, len(space.columns)))
+        self._values = np.empty((16, len(goals) + len(self.constraints)))
+        self._steps = np.zeros(16, dtype=np.int64)
+        self._counts = np.zeros(16, dtype=np.int64)
+        self._status = np.zeros(16, dtype=np.uint8)
+        self._rows: dict[bytes, int] = {}
+        self._row_of: dict[int, int] = {}  # by trial
+        self._until: dict[int, int] = {}  # by trial: where its job ends
+        self._trials: list[dict[int, tuple[int, Floats] | None]] = []  # by row and trial: step and values, None: failed
+
+    points = property(lambda self: self._points[: self.size])
+    losses = property(lambda self: self._values[: self.size, : len(self.goals)])
+    excess = property(lambda self: self._values[: self.size, len(self.goals) :])
+    steps = property(lambda self: self._steps[: self.size])
+    counts = property(lambda self: self._counts[: self.size])
+    status = property(lambda self: self._status[: self.size])
+
+    def known(self, points: Floats) -> Bools:
+        """Which of the points [k, d], as ``space.snap`` gives them, stand in the history: [k]."""
+        return np.array([point.tobytes() in self._rows for point in points], dtype=np.bool_)
+
+    def tell(self, event: Event) -> int | None:
+        """Fold an event. Returns the row whose values or status it has changed, if it has."""
+        if type(event) is Asked:
+            return self._asked(event)
+        if type(event) is Told:
+            return self._told(event)
+        if type(event) is Failed and event.trial in self._row_of:
+            row = self._row_of[event.trial]
+            self._trials[row][event.trial] = None
+            return self._settle(row)
+        return None
+
+    def _asked(self, event: Asked) -> int | None:
+        if event.parent is not None:
+            return None
+        self._until[event.trial] = event.until
+        if event.trial in self._row_of:
+            return None
+        point = self.space.encode(event.config)
+        row = self._rows.setdefault(point.tobytes(), self.size)
+        self._row_of[event.trial] = row
+        if row < self.size:
+            if self._status[row] == FAILED:
+                self._status[row] = PENDING
+                return row
+            return None
+        if row == len(self._points):
+            for name in ("_points", "_values", "_steps", "_counts", "_status"):
+                buffer = getattr(self, name)
+                setattr(self, name, np.concatenate([buffer, np.zeros_like(buffer)]))
+        self._points[row] = point
+        self._values[row] = np.nan
+        self._trials.append({})
+        self.size += 1
+        return row
+
+    def _told(self, event: Told) -> int | None:
+        row = self._row_of.get(event.trial)
+        if row is None or event.step < self._until[event.trial]:
+            return None
+        excess = [event.metrics[rule.metric][-1] for rule in self.constraints]
+        over = [np.nan if v is None else v - rule.at_most for v, rule in zip(excess, self.constraints, strict=True)]
+        self._trials[row][event.trial] = event.step, np.array([*losses(self.goals, event.metrics), *over])
+        return self._settle(row)
+
+    def _settle(self, row: int) -> int:
+        """The values of a row from those of its trials."""
+        told = [entry for entry in self._trials[row].values() if entry is not None]
+        if not told:
+            self._status[row], self._values[row], self._counts[row] = FAILED, np.nan, 0
+            return row
+        step = max(step for step, _ in told)
+        last = [values for at, values in told if at == step]
+        self._values[row] = last[0] if len(last) == 1 else np.mean(last, axis=0)
+        self._status[row], self._steps[row], self._counts[row] = OBSERVED, step, len(last)
+        return row

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import numpy as np
 
-from tunesmith.records import Event, Goal
+from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers.base import Point, Walk
 from tunesmith.space import Column, Space
 
@@ -26,7 +26,9 @@ class Grid(msgspec.Struct, frozen=True):
         if self.levels < 2:
             raise ValueError(f"Grid: levels={self.levels} must be at least 2")
 
-    def init(self, space: Space, goals: Sequence[Goal], rng: np.random.Generator) -> Walk:
+    def init(
+        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+    ) -> Walk:
         """A walk over the grid."""
         return Walk(space, _points(space, self.levels))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
 from typing import Literal
 
 import msgspec
 import numpy as np
 
-from tunesmith.records import Event, Goal
+from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers.base import Point, Walk
 from tunesmith.space import Space
 
@@ -32,7 +33,9 @@ class QMC(msgspec.Struct, frozen=True):
         if self.sequence not in ("sobol", "halton"):
             raise ValueError(f"QMC: sequence={self.sequence!r} must be 'sobol' or 'halton'")
 
-    def init(self, space: Space, goals: Sequence[Goal], rng: np.random.Generator) -> Walk:
+    def init(
+        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+    ) -> Walk:
         """A walk along the sequence, scrambled with the study's own randomness."""
         return Walk(space, _points(space, self.sequence, rng))
 
@@ -46,8 +49,29 @@ class QMC(msgspec.Struct, frozen=True):
         return state.next(REPEATS)
 
 
-def _points(space: Space, sequence: str, rng: np.random.Generator) -> Iterator[Point]:
-    """The points of the sequence that the constraints allow, without end."""
+def design(space: Space, rng: np.random.Generator) -> Walk:
+    """The points with which samplers begin that have nothing to go by yet, without end.
+
+    The first is the default where experts have said what they believe best: the modes of the priors, and the middle or
+    the first option of the rest. Then follows a scrambled Sobol sequence; draws where the constraints leave little.
+    """
+    return Walk(space, chain(_default(space), _points(space, "sobol", rng, draws=True)))
+
+
+def _default(space: Space) -> Iterator[Point]:
+    if any(column.prior for column in space.columns):
+        middles = (0.0 if column.kind == "unordered" else 0.5 for column in space.columns)
+        modes = (column.prior[0] if column.prior else u for column, u in zip(space.columns, middles, strict=True))
+        point = space.snap(np.fromiter(modes, dtype=np.float64))
+        if space.allows(point):
+            yield point
+
+
+def _points(space: Space, sequence: str, rng: np.random.Generator, draws: bool = False) -> Iterator[Point]:
+    """The points of the sequence that the constraints allow, without end.
+
+    Where they allow none for long, go on with ``draws``, or raise ValueError.
+    """
     from scipy.stats import qmc
 
     seed = int(rng.integers(2**63))  # scipy wants to spawn from a seed sequence, which a named stream has not
@@ -58,4 +82,6 @@ def _points(space: Space, sequence: str, rng: np.random.Generator) -> Iterator[P
         allowed = [point for point in block if space.allows(point)]
         yield from allowed
         barren = 0 if allowed else barren + BLOCK
+    if draws:
+        yield from (space.encode(space.sample(rng)) for _ in repeat(None))
     raise ValueError(f"QMC: the constraints allow none of {BARREN} points in a row; loosen them or use Uniform")

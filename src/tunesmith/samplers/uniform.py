@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from tunesmith.records import Event, Goal
+from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers.base import Point
 from tunesmith.space import Space
 
@@ -15,7 +15,9 @@ from tunesmith.space import Space
 class Uniform(msgspec.Struct, frozen=True):
     """Independent draws, uniform in the unit cube: log parameters uniform in their logarithm."""
 
-    def init(self, space: Space, goals: Sequence[Goal], rng: np.random.Generator) -> Space:
+    def init(
+        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+    ) -> Space:
         """The space is all there is to remember."""
         return space
 

@@ -10,6 +10,7 @@ from tunesmith.testing.conformance import (
     StoreConformance,
     finite,
     mixed,
+    nested,
     play,
 )
 from tunesmith.testing.executors import ExecutorConformance
@@ -26,6 +27,7 @@ __all__ = [
     "finite",
     "logs",
     "mixed",
+    "nested",
     "play",
     "populations",
     "spaces",

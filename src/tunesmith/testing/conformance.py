@@ -20,7 +20,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tunesmith import Categorical, Float, Goal, Integer, Ordinal, Space, Study, forbid, less_than, replay, samplers
+from tunesmith import (
+    Categorical,
+    Constraint,
+    Float,
+    Goal,
+    Integer,
+    Ordinal,
+    Prior,
+    Space,
+    Study,
+    forbid,
+    less_than,
+    replay,
+    samplers,
+)
 from tunesmith.records import FailureKind, Opened, Told
 from tunesmith.samplers import Sampler
 from tunesmith.schedulers import Full, Scheduler
@@ -51,6 +65,19 @@ def mixed() -> Space:
 def finite() -> Space:
     """A space of 11 allowed configurations."""
     return Space({"a": Integer(1, 3), "b": Categorical(["x", "y", "z", "w"])}, constraints=[forbid({"a": 2, "b": "y"})])
+
+
+def nested() -> Space:
+    """A space with branches in branches of different sizes, one column shared by two options, and a prior."""
+    tree = Space(
+        {"depth": Integer(1, 12), "split": Categorical({"best": None, "random": Space({"tries": Integer(1, 9)})})}
+    )
+    gamma = Float(1e-4, 1.0, log=True)
+    kernel = Categorical(
+        {"linear": None, "rbf": Space({"gamma": gamma}), "poly": Space({"gamma": gamma, "degree": Integer(2, 5)})}
+    )
+    svc = Space({"C": Float(1e-3, 1e3, log=True, prior=Prior(1.0)), "kernel": kernel})
+    return Space({"model": Categorical({"tree": tree, "svc": svc, "naive": None}), "scale": Categorical([True, False])})
 
 
 def score(job: Job) -> float:
@@ -152,6 +179,90 @@ class SamplerConformance:
         study = Study(mixed(), [GOAL], self.make(), Full(10), seed=seed, trials=40)
         play(study, np.random.default_rng(seed), faults=0.3)
         assert len(study.trials) == 40 and replay(study) == []
+
+    @pytest.mark.parametrize("make_space", [mixed, nested])
+    @pytest.mark.parametrize("seed", range(2))
+    def test_branches_constraints_and_failures(self, make_space: Callable[[], Space], seed: int) -> None:
+        """Many proposals with results, pending ones and failures: all in the space, and decided again by replay."""
+        study = Study(make_space(), [GOAL], self.make(), seed=seed, trials=60)
+        play(study, np.random.default_rng(seed), workers=5, faults=0.2)
+        for trial in study.trials:
+            study.space.check(trial.config)
+        assert len(study.trials) == 60 and replay(study) == []
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            lambda n: 0.0,
+            lambda n: 1e-300 * n,
+            lambda n: 1e300 * (-1) ** n,
+            lambda n: float(n % 2),
+            lambda n: 1e9 + 1e-6 * n,
+            lambda n: -(10.0 ** (n % 40)),
+        ],
+        ids=["constant", "tiny", "huge", "ties", "offset", "many magnitudes"],
+    )
+    def test_extreme_values(self, value: Callable[[int], float]) -> None:
+        """Whatever finite values come, proposals go on and stay in the space."""
+        study = Study(mixed(), [GOAL], self.make(), trials=40)
+        while (job := study.ask()) is not None:
+            study.space.check(job.config)
+            study.tell(job, {"score": value(job.trial)})
+        assert len(study.trials) == 40
+
+    def test_pending_points(self) -> None:
+        """Before the first result and later, many workers get points of their own."""
+        study = Study(mixed(), [GOAL], self.make())
+        for _ in range(3):
+            jobs = study.ask(12)
+            assert len({study.space.key(job.config) for job in jobs}) == 12
+            for job in jobs:
+                study.tell(job, {"score": score(job)})
+
+    def test_everything_fails(self) -> None:
+        """Where all trials fail, proposals go on."""
+        study = Study(mixed(), [GOAL], self.make(), trials=30)
+        while (job := study.ask()) is not None:
+            study.fail(job, "on purpose")
+        assert len(study.trials) == study.trials.failed == 30
+
+    @pytest.mark.parametrize("goals", [2, 3])
+    def test_several_goals_and_constraints(self, goals: int) -> None:
+        """Several goals and outcome constraints, some of them never satisfied, are no hindrance."""
+        names = [f"goal{i}" for i in range(goals)]
+        rules = [Constraint("seconds", 0.5), Constraint("memory", -1.0)]
+        study = Study(mixed(), [Goal(name, i == 1) for i, name in enumerate(names)], self.make(), constraints=rules)
+        rng = np.random.default_rng(0)
+        for _ in range(30):
+            job = study.ask()
+            assert job is not None
+            study.space.check(job.config)
+            study.tell(job, {name: rng.normal() for name in [*names, "seconds", "memory"]})
+        assert replay(study) == []
+
+    @pytest.mark.parametrize("domain", [Float(0.0, 1.0), Integer(0, 1000), Categorical(list(range(40)))])
+    def test_one_parameter(self, domain: Any) -> None:
+        """A space of one parameter, of each kind."""
+        study = Study(Space({"x": domain}), [GOAL], self.make(), trials=5)
+        play(study, np.random.default_rng(0))
+        assert len(study.trials) == 5
+
+    def test_nothing_to_search(self) -> None:
+        """A space without a free parameter has one configuration."""
+        study = Study(Space({"x": 3}), [GOAL], self.make())
+        play(study, np.random.default_rng(0))
+        assert [trial.config for trial in study.trials] == [{"x": 3}]
+
+    def test_ask_changes_nothing_later(self) -> None:
+        """In the middle of a search, too, the same state and randomness give the same point."""
+        sampler, study = self.make(), Study(mixed(), [GOAL], self.make())
+        play(study, np.random.default_rng(0), jobs=40)
+        state = sampler.init(study.space, [GOAL], np.random.default_rng(0))
+        for event in study.events()[1:]:
+            state = sampler.tell(state, event)
+        first, again = (sampler.ask(state, np.random.default_rng(1)) for _ in range(2))
+        assert first is not None and again is not None
+        np.testing.assert_array_equal(first, again)
 
     def test_seeds_differ(self) -> None:
         """Another seed gives another sequence, unless the sampler has no randomness."""
