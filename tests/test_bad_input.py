@@ -95,7 +95,7 @@ ARGUMENTS = {
     "trials as text": ({"trials": "3"}, TypeError, "trials must be a whole number, not '3'"),
     "negative seconds": ({"seconds": -1.0}, ValueError, "seconds=-1.0 must be at least 0"),
     "no steps": ({"steps": 0}, ValueError, "steps=0 must be at least 1"),
-    "half a step": ({"steps": 1.5}, TypeError, r"Full\(steps=1.5\): Expected `int`, got `float`"),
+    "half a step": ({"steps": 1.5}, TypeError, r"Full\(steps=1.5, seeds=1\): Expected `int`, got `float`"),
     "no workers": ({"workers": 0}, ValueError, "workers=0 must be at least 1"),
     "workers as text": ({"workers": "2"}, TypeError, "workers must be a whole number, not '2'"),
     "no time": ({"time_limit": 0}, ValueError, "time_limit=0 must be over 0"),
@@ -230,7 +230,7 @@ ON_A_STUDY = {
     ),
     "a dict for a space": (lambda s, j: s.change(space=SPACE), "space must be a Space, not dict"),
     "a class for a scheduler": (lambda s, j: s.change(scheduler=PBT), "PBT is a class: make an object"),
-    "a wrong option": (lambda s, j: s.change(scheduler=Full(2.5)), r"Full\(steps=2.5\): Expected `int`"),
+    "a wrong option": (lambda s, j: s.change(scheduler=Full(2.5)), r"Full\(steps=2.5, seeds=1\): Expected `int`"),
     "a new parameter without a past": (
         lambda s, j: s.change(space=ts.Space({**SPACE, "m": ts.Float(0, 1)})), "'m' is new: say with fill=",
     ),

@@ -171,7 +171,7 @@ def test_a_read_only_study_can_be_read_and_says_so_when_asked(tmp_path: Path, mo
 
 def test_an_own_sampler_must_be_passed_again(tmp_path: Path) -> None:
     class Middle:
-        def init(self, space: Space, goals: Any, rng: Any) -> None: ...
+        def init(self, space: Space, goals: Any, rng: Any, constraints: Any = ()) -> None: ...
         def tell(self, state: None, event: Any) -> None: ...
         def ask(self, state: None, rng: np.random.Generator) -> Any:
             return 0.5 + 0.01 * rng.random(2)
@@ -320,6 +320,15 @@ def test_wrong_configurations_are_refused(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(s)
     assert len(s.events()) == 1
+
+
+def test_what_was_added_meanwhile_is_not_tried_again() -> None:
+    s = study()
+    for n in (1, 2):
+        s.enqueue({"x": 0.5, "n": n})
+    s.add({"x": 0.5, "n": 1}, {"loss": 0.1})
+    assert ask(s).config == {"x": 0.5, "n": 2} and ask(s).config["x"] != 0.5
+    assert replay(s) == []
 
 
 def test_added_results_do_not_join_a_population() -> None:

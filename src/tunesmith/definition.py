@@ -76,6 +76,14 @@ def _part(wanted: Spec, given: tuple[Any, ...], package: ModuleType, kind: str) 
         raise StudyError(f"the {kind} {wanted.name!r} can't be made from {wanted.options}: {error}") from error
 
 
+def _whole(stored: Spec, kind: str) -> Spec:
+    """With the options that a later version has added, at their defaults."""
+    try:
+        return spec(getattr(NOTHING, kind)(stored))
+    except StudyError:  # not built in
+        return stored
+
+
 def changed(definition: Opened, event: Changed) -> Opened:
     """The definition after a change."""
     if event.space is not None:
@@ -139,7 +147,7 @@ def difference(stored: Opened, given: Opened) -> str:
     """What is defined otherwise, in words; empty where nothing is."""
     for field in ("goals", "sampler", "scheduler", "seed", "constraints"):
         ours, theirs = getattr(stored, field), getattr(given, field)
-        if ours != theirs:
+        if ours != theirs and not (isinstance(ours, Spec) and _whole(ours, field) == theirs):
             return f"{field} is {ours}, given is {theirs}"
     return difference_of_spaces(stored.space, given.space)
 

@@ -7,6 +7,7 @@ its log, and why :func:`tunesmith.replay` can prove it.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from tunesmith.records import (
     Failed,
     Fork,
     Opened,
+    Repeat,
     Resume,
     Start,
     Told,
@@ -50,10 +52,12 @@ class Fold:
         self.queue: deque[Config] = deque()
         self.asks = 0
         self.started = 0
-        """Trials that were started by asking: neither forks nor results added."""
+        """Trials that were started by asking, repeats among them: neither forks nor results added."""
         self.message = ""
         """Why the last decision was None, where there is more to say than "wait"."""
         self._keys: set[bytes] = set()
+        self._firsts: dict[bytes, Trial] = {}
+        self._indexed = 0
         self._counted: list[AnyEvent] = []
         self._added: set[int] = set()
         self._outside: set[int | None] = set()
@@ -91,7 +95,7 @@ class Fold:
             if "added" in event.tags:
                 self._added.add(event.trial)
             if "enqueued" in event.tags:
-                self.queue.popleft()
+                self.queue.remove(event.config)
         if self.trials.fold(event) and self.deciding:
             if new:
                 self._note(event.config, event.trial)
@@ -107,6 +111,16 @@ class Fold:
     def known(self, config: Config) -> bool:
         """Whether a configuration was tried or is queued."""
         return self.definition.space.key(config) in self._keys
+
+    def first(self, config: Config) -> Trial | None:
+        """The first trial with this configuration, None where there is none; forks don't count."""
+        key = self.definition.space.key
+        for trial in self.trials[self._indexed :]:
+            if trial.parent is None:
+                with suppress(ValueError):  # outside the space
+                    self._firsts.setdefault(key(trial.config), trial)
+        self._indexed = len(self.trials)
+        return self._firsts.get(key(config))
 
     def _count(self, event: AnyEvent) -> None:
         self._counted.append(event)
@@ -127,7 +141,7 @@ class Fold:
         self._scheduler = self.given.scheduler(definition.scheduler)
         rng = stream(definition.seed, "sampler.init")
         self._sampling = self._sampler.init(definition.space, definition.goals, rng, definition.constraints)
-        self._scheduling = self._scheduler.init(definition.space, definition.goals)
+        self._scheduling = self._scheduler.init(definition.space, definition.goals, definition.constraints)
 
     def _changed(self, event: Changed) -> None:
         """Go on with another definition: fit what was asked so far to it, and fold sampler and scheduler anew."""
@@ -136,6 +150,7 @@ class Fold:
         self.definition = msgspec.structs.replace(definition, space=space)
         for trial in self.trials:
             trial.config = fit(space, trial.config, event.fill)
+        self._firsts, self._indexed = {}, 0
         queue = (fit(space, config, event.fill) for config in self.queue)
         self.queue = deque(config for config in queue if space.contains(config))
         self._counted = [
@@ -163,7 +178,7 @@ class Fold:
 
         Args:
             worker: who will do the job.
-            limit: start no more trials than this.
+            limit: start no more trials than this, repeats included.
         """
         self.message = ""
         if self.trials.waiting:
@@ -179,15 +194,25 @@ class Fold:
                 ask, seen, trial, decision.config, decision.start, decision.until,
                 decision.source, decision.replaces, worker=worker,
             )  # fmt: skip
+        if decision is not None and limit is not None and self.started >= limit:
+            self.message = f"all {limit} trials were started"
+            return None
+        if isinstance(decision, Repeat):
+            same = self.trials[decision.trial]
+            first = same.id if same.repeat_of is None else same.repeat_of
+            return Asked(ask, seen, trial, same.config, 0, decision.until, repeat_of=first, worker=worker)
         if isinstance(decision, Start):
-            if limit is not None and self.started >= limit:
-                self.message = f"all {limit} trials were started"
-                return None
-            config = self.queue[0] if self.queue else self._propose()
-            tags = ("enqueued",) if self.queue else ()
+            queued = self._queued()
+            config = self._propose() if queued is None else queued
+            tags = () if queued is None else ("enqueued",)
             if config is not None:
                 return Asked(ask, seen, trial, config, 0, decision.until, tags=tags, worker=worker)
         return None
+
+    def _queued(self) -> Config | None:
+        """The next configuration in the queue, but for those of which someone has added a result meanwhile."""
+        again = self._scheduler.repeats
+        return next((config for config in self.queue if again or self.first(config) is None), None)
 
     def _again(self, trial: Trial, worker: str) -> Asked:
         """The job of a worker that vanished, from the trial's last checkpoint."""

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
+from tunesmith.noise import Estimate
 from tunesmith.records import Goal
 from tunesmith.study import Study
 from tunesmith.trials import Status, Trial
@@ -27,6 +28,7 @@ class Snapshot(NamedTuple):
     counts: Counter[Status]
     steps: int
     best: Trial | None
+    estimate: Estimate | None
     members: list[Trial]
     part: float | None
 
@@ -38,7 +40,7 @@ def snapshot(study: Study) -> Snapshot:
     replaced = {trial.replaces for trial in trials}
     members = [trial for trial in trials if trial.id not in replaced]
     counts = Counter(trial.status for trial in trials)
-    return Snapshot(len(trials), counts, steps, study.best, members, _part(study, members))
+    return Snapshot(len(trials), counts, steps, study.best, study.estimate(), members, _part(study, members))
 
 
 def _part(study: Study, members: list[Trial]) -> float | None:
@@ -122,7 +124,8 @@ class Progress:
             f"steps {now.steps} ({rate:.3g}/s)",
         ]
         if now.best is not None:
-            parts.append(f"best {self._goal.metric} {short(now.best.last(self._goal.metric))} (trial {now.best.id})")
+            value = short(now.best.last(self._goal.metric)) if now.estimate is None else interval(now.estimate)
+            parts.append(f"best {self._goal.metric} {value} (trial {now.best.id})")
         left = self._left(now, elapsed)
         if left is not None:
             parts.append(f"left {duration(left)}")
@@ -174,6 +177,12 @@ def _varying(trials: list[Trial]) -> list[str]:
 def short(value: Any) -> str:
     """A value in a narrow column."""
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def interval(estimate: Estimate) -> str:
+    """A mean over training seeds, with its 95% interval."""
+    seeds = f"{estimate.count} seed{'s' if estimate.count > 1 else ''}"
+    return f"{estimate.mean:.4g} ± {(estimate.high - estimate.low) / 2:.2g} ({seeds})"
 
 
 def duration(seconds: float) -> str:

@@ -96,8 +96,10 @@ class Asked(Event, frozen=True, omit_defaults=True, tag="asked"):
 
     The decision is a pure function of the events up to number ``seen``, the seed of the study and the number
     ``ask``. A fork trains on from the weights of trial ``parent`` at step ``start`` and takes the place of
-    trial ``replaces``. ``tags`` say what was not the sampler's or scheduler's decision: ``enqueued``,
-    ``added`` (a result that someone already had), ``retry`` (the same job again after its worker vanished).
+    trial ``replaces``. A repeat is a new trial with the configuration of trial ``repeat_of``, the first one that had
+    it, and with a training seed of its own. ``tags`` say what was not the sampler's or scheduler's decision:
+    ``enqueued``, ``added`` (a result that someone already had), ``retry`` (the same job again after its worker
+    vanished).
     """
 
     ask: int
@@ -108,6 +110,7 @@ class Asked(Event, frozen=True, omit_defaults=True, tag="asked"):
     until: int
     parent: int | None = None
     replaces: int | None = None
+    repeat_of: int | None = None
     tags: tuple[str, ...] = ()
     worker: str = ""
 
@@ -162,6 +165,13 @@ class Start(msgspec.Struct, frozen=True):
     until: int
 
 
+class Repeat(msgspec.Struct, frozen=True):
+    """Begin a new trial with the configuration of ``trial``, and another training seed."""
+
+    trial: int
+    until: int
+
+
 class Resume(msgspec.Struct, frozen=True):
     """Advance a trial from its own last checkpoint."""
 
@@ -179,7 +189,7 @@ class Fork(msgspec.Struct, frozen=True):
     until: int
 
 
-Decision = Start | Resume | Fork
+Decision = Start | Repeat | Resume | Fork
 
 # -- JSON ---------------------------------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ def replay(study: Study, tolerance: float = 0.0) -> list[Difference]:
         if decided is None:
             differences.append(Difference(event.ask, "decision", "a job", "none"))
             continue
-        for field in ("trial", "config", "start", "until", "parent", "replaces", "tags"):
+        for field in ("trial", "config", "start", "until", "parent", "replaces", "repeat_of", "tags"):
             logged, now = getattr(event, field), getattr(decided, field)
             if logged != now and not (field == "config" and _close(logged, now, tolerance)):
                 differences.append(Difference(event.ask, field, logged, now))

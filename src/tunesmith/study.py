@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from threading import RLock
 from typing import Any, NamedTuple, overload
-
-import numpy as np
 
 from tunesmith import samplers, schedulers
 from tunesmith.definition import (
@@ -24,7 +23,9 @@ from tunesmith.definition import (
     spec,
 )
 from tunesmith.fold import Fold
+from tunesmith.incumbents import Incumbents, losses
 from tunesmith.metrics import Metrics, as_series
+from tunesmith.noise import Estimate
 from tunesmith.records import (
     AnyEvent,
     Asked,
@@ -44,13 +45,15 @@ from tunesmith.storage.base import Store, StoreError, open_store
 from tunesmith.trials import Checkpoint, Trial, Trials
 
 FEW = 8  #: up to so many asks are written one by one, which other writers can't undo
+CONTENDERS = 8  #: where configurations are repeated, so many of the next ones keep their checkpoints
 
 
 class Job(NamedTuple):
     """Advance ``trial`` from step ``start`` to step ``until``.
 
     ``sources`` are the checkpoints to start from, the best first; empty for a new trial that is no fork. ``seed``
-    seeds the training: it belongs to the trial.
+    seeds the training: it belongs to the trial. ``repeat`` is how many earlier trials had the same configuration: 0
+    for the first; it may serve as the number of a fold.
     """
 
     ask: int
@@ -62,6 +65,7 @@ class Job(NamedTuple):
     worker: str
     seed: int
     sources: tuple[Checkpoint, ...] = ()
+    repeat: int = 0
 
 
 class Study:
@@ -79,7 +83,8 @@ class Study:
         name: name of the study in the store.
         seed: all randomness follows from it.
         constraints: outcome constraints that the best trial has to satisfy.
-        trials: start no more trials than this. A property of the run: raise it to go on.
+        trials: start no more trials than this, repeats of a configuration included. A property of the run: raise it
+            to go on.
 
     Raises:
         StudyError: the store has a study of this name that is defined otherwise.
@@ -105,7 +110,7 @@ class Study:
         constraints = (constraints,) if isinstance(constraints, Constraint) else tuple(constraints)
         check_definition(space, goals, sampler, scheduler, seed, trials)
         opened = Opened(space, goals, spec(sampler), spec(scheduler), seed, constraints)
-        scheduler.init(space, goals)  # says now what it can't do
+        scheduler.init(space, goals, constraints)  # says now what it can't do
         self._begin(open_store(store, name), name, Given((space,), (sampler,), (scheduler,)), trials)
         try:
             if self._fold.number == 0 and not self._append([opened], after=0):
@@ -125,6 +130,7 @@ class Study:
         self.given = given
         self._lock = RLock()
         self._batch: list[AnyEvent] | None = None
+        self._judged: tuple[Fold, int, Incumbents] | None = None
         try:
             with _quiet_collector():
                 events = store.read()
@@ -182,8 +188,9 @@ class Study:
         self.close()
 
     def __repr__(self) -> str:
-        best = self.best
-        value = "" if best is None else f", best {self.goals[0].metric}={best.last(self.goals[0].metric):.6g}"
+        best, estimate, metric = self.best, self.estimate(), self.goals[0].metric
+        mean = estimate.mean if estimate is not None else None if best is None else best.last(metric)
+        value = "" if mean is None else f", best {metric}={mean:.6g}"
         return f"Study({self.name!r}, {len(self.trials)} trials{value})"
 
     # -- the log --------------------------------------------------------------------------------------------------
@@ -301,8 +308,9 @@ class Study:
         sources = tuple(folded.trials.sources(trial, trial.step)) if trial.step else ()
         seed = subseed(folded.definition.seed, "train", trial.id)
         return Job(
-            trial.ask, trial.id, trial.config, trial.step, trial.until, trial.parent, trial.worker, seed, sources
-        )
+            trial.ask, trial.id, trial.config, trial.step, trial.until, trial.parent, trial.worker, seed, sources,
+            trial.repeat,
+        )  # fmt: skip
 
     @overload
     def tell(self, job: Job, metrics: Metrics, *, step: int | None = None, seconds: float = 0.0,
@@ -384,7 +392,8 @@ class Study:
             raise ValueError(f"study {self.name!r} has not asked for trial {job.trial}: the job is another study's")
 
     def add(self, config: Config, metrics: Metrics, step: int = 1) -> Trial:
-        """A result that someone already has: the samplers learn from it, and it is never asked.
+        """A result that someone already has: the samplers learn from it, and it is never asked. A further result of a
+        configuration that the study has counts as a repeat of it.
 
         Args:
             config: a configuration of the space.
@@ -404,7 +413,9 @@ class Study:
             while True:
                 self.sync()
                 ask, trial = self._fold.asks, len(self.trials)
-                asked = Asked(ask, self._fold.number, trial, dict(config), 0, step, tags=("added",))
+                same = self._fold.first(config)
+                first = None if same is None else same.id
+                asked = Asked(ask, self._fold.number, trial, dict(config), 0, step, repeat_of=first, tags=("added",))
                 count = len(next(iter(series.values())))
                 if self._append([asked, Told(ask, trial, step - count, series)], after=self._fold.number):
                     return self.trials[trial]
@@ -449,7 +460,8 @@ class Study:
             event = Changed(space, sampler and spec(sampler), scheduler and spec(scheduler), fill)
             after = changed(self.definition, event)
             given.sampler(after.sampler)
-            given.scheduler(after.scheduler).init(after.space, after.goals)  # says now what it can't do
+            chosen = given.scheduler(after.scheduler)
+            chosen.init(after.space, after.goals, after.constraints)  # says now what it can't do
             self.given = self._fold.given = given
             self._append([event])
 
@@ -499,52 +511,56 @@ class Study:
         """The latest value of every goal, to be minimised; None for a trial that has failed, breaks a constraint, or
         was not told one of them.
         """
-        if trial.status == "failed":
-            return None
-        found = []
-        for goal in self.goals:
-            value = trial.last(goal.metric)
-            if value is None:
-                return None
-            found.append(goal.loss(value))
-        for rule in self.constraints:
-            value = trial.last(rule.metric)
-            if value is None or rule.violation(value) > 0:
-                return None
-        return tuple(found)
+        return losses(trial, self.goals, self.constraints)
 
     @property
     def best(self) -> Trial | None:
-        """The trial with the best latest value of the first goal; none that has failed or breaks a constraint."""
-        return self._best(self.trials)
+        """The trial with the best latest value of the first goal; none that has failed or breaks a constraint.
 
-    def _best(self, trials: Iterable[Trial]) -> Trial | None:
-        ranked = ((losses[0], trial.id, trial) for trial in trials if (losses := self.losses(trial)) is not None)
-        return min(ranked, key=lambda entry: entry[:2], default=(0, 0, None))[2]
+        Where a configuration was trained more than once, the latest trial of the configuration with the best posterior
+        mean (see :mod:`tunesmith.noise`); ``estimate()`` gives that mean.
+        """
+        return next(self._incumbents().ranked(), None)
+
+    def estimate(self, trial: Trial | int | None = None) -> Estimate | None:
+        """The mean of the first goal over training seeds, for the configuration of a trial, with its interval.
+
+        Args:
+            trial: a trial or its number; by default the best one.
+
+        Returns:
+            None where no configuration was trained twice, so that nothing is known of the noise, and for a
+            configuration that can't be the best: at least half of its trials have failed or break a constraint.
+        """
+        trial = self.best if trial is None else self.trials[trial] if isinstance(trial, int) else trial
+        return None if trial is None else self._incumbents().estimate(trial)
 
     @property
     def front(self) -> list[Trial]:
-        """The trials that no other one beats in every goal (the Pareto front), by number."""
-        found = [(trial, losses) for trial in self.trials if (losses := self.losses(trial)) is not None]
-        if not found:
-            return []
-        values = np.array([losses for _, losses in found])
-        return [
-            trial
-            for trial, losses in found
-            if not ((values <= losses).all(axis=1) & (values < losses).any(axis=1)).any()
-        ]
+        """The trials that no other one beats in every goal (the Pareto front), by number. Of a configuration that was
+        trained more than once the latest one, by the posterior mean of every goal.
+        """
+        return self._incumbents().front()
+
+    def _incumbents(self) -> Incumbents:
+        """All configurations as they stand; made anew after every event."""
+        folded = self._fold
+        if self._judged is None or self._judged[0] is not folded or self._judged[1] != folded.number:
+            self._judged = folded, folded.number, Incumbents(self.trials, self.goals, self.constraints)
+        return self._judged[2]
 
     def keep(self) -> set[tuple[int, int]]:
         """The checkpoints, as (trial, step), that may still be needed: by a job that is out or may be asked, with
-        the ones to fall back on, and the best trial's.
+        the ones to fall back on, and the best trial's, with those of the next ones in case it does not stay the best.
         """
         with self._lock:
             wanted = [(self.trials[trial], step) for trial, step in self._deciding().keep()]
             wanted += [(trial, trial.step) for trial in (*self.trials.running.values(), *self.trials.waiting)]
             kept = {(trial.id, step) for trial, step in wanted}
-            rest = (trial for trial in self.trials if (trial.id, trial.step) not in kept)  # they change no more
-            wanted += [(trial, trial.step) for trial in (self.best, self._best(rest)) if trial is not None]
+            ranked = list(self._incumbents().ranked())
+            rest = (trial for trial in ranked if (trial.id, trial.step) not in kept)  # they change no more
+            few = CONTENDERS if self.trials.repeated else 1  # a repeat may make the best one fall behind several
+            wanted += [(trial, trial.step) for trial in (*ranked[:1], *islice(rest, few))]
             sources = self.trials.sources
             return {(source.trial, source.step) for trial, step in wanted for source in sources(trial, step)[:2]}
 

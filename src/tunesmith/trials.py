@@ -31,6 +31,9 @@ class Checkpoint(NamedTuple):
 class Trial:
     """One configuration in training. ``step`` is how far its weights have been trained.
 
+    ``repeat`` is how many earlier trials had the same configuration, of which ``repeat_of`` was the first; 0 and None
+    where this one is the first, and for forks.
+
     ``status`` is ``running`` (a job is out), ``complete`` (its last job was done), ``waiting`` (its worker
     vanished, the job will be asked again) or ``failed``.
     """
@@ -44,6 +47,8 @@ class Trial:
     worker: str = ""
     parent: int | None = None
     replaces: int | None = None
+    repeat_of: int | None = None
+    repeat: int = 0
     tags: tuple[str, ...] = ()
     status: Status = "running"
     reports: list[Told] = field(default_factory=list, repr=False)
@@ -101,6 +106,8 @@ class Trials(Sequence[Trial]):
         """Trials whose job must be asked again, first come first served."""
         self.failed = 0
         """How many trials have failed."""
+        self.repeated: dict[int, list[Trial]] = {}
+        """Trials of one configuration, by the number of the first, where there are several."""
 
     @overload
     def __getitem__(self, index: int) -> Trial: ...
@@ -142,9 +149,14 @@ class Trials(Sequence[Trial]):
         if event.trial == len(self._trials):
             trial = Trial(
                 event.trial, event.config, event.start, event.start, event.until, event.ask,
-                event.worker, event.parent, event.replaces, event.tags,
+                event.worker, event.parent, event.replaces, event.repeat_of, tags=event.tags,
             )  # fmt: skip
             self._trials.append(trial)
+            if event.repeat_of is not None:
+                first = self._trials[event.repeat_of]
+                same = self.repeated.setdefault(first.id, [first] if first.parent is None else [])
+                trial.repeat = len(same)
+                same.append(trial)
         else:
             trial = self._trials[event.trial]
             trial.ask, trial.until, trial.worker, trial.status = event.ask, event.until, event.worker, "running"

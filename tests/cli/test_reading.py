@@ -102,6 +102,42 @@ def test_best_of_several_goals_is_the_front(call: Any, tmp_path: Path) -> None:
     assert call("best", path).out.count("trial") == 6
 
 
+@pytest.fixture
+def repeated(tmp_path: Path) -> Path:
+    """A study in which configurations were trained several times."""
+    path = tmp_path / "repeated.db"
+    with ts.Study(ts.Space({"x": ts.Float(0.0, 1.0)}), ts.Goal("score", maximise=True), store=path) as study:
+        for x, values in ((0.1, [1.0, 1.2]), (0.2, [2.0, 2.2, 2.1]), (0.3, [0.5]), (0.4, [1.5]), (0.5, [3.1, -9.0])):
+            for value in values:
+                study.add({"x": x}, {"score": value})
+    return path
+
+
+def test_what_repeats_say_is_shown(call: Any, repeated: Path, opened: Opened) -> None:
+    study = opened(repeated)
+    found = json.loads(call("best", repeated, "--json").out)
+    estimate = study.estimate()
+    assert study.best is not None and found["trial"] == study.best.id == 4 and estimate is not None
+    assert found["estimate"] == {
+        "metric": "score", "mean": estimate.mean, "low": estimate.low, "high": estimate.high, "count": 3,
+    }  # fmt: skip
+    shown = f"{estimate.mean:.4g} ± {estimate.high - estimate.mean:.2g} (3 seeds)"
+    assert f"mean score  {shown}" in call("best", repeated).out
+    assert f"; mean {shown}" in call("status", repeated).out
+    assert json.loads(call("status", repeated, "--json").out)["best"] == found
+    rows = json.loads(call("trials", repeated, "--json").out)
+    assert [row["repeat_of"] for row in rows] == [None, 0, None, 2, 2, None, None, None, 7]
+    assert rows[2]["estimate.mean"] == rows[4]["estimate.mean"] == estimate.mean and rows[5]["estimate.count"] == 1
+    ranked = json.loads(call("trials", repeated, "--population", "--json").out)
+    assert [row["trial"] for row in ranked[:3]] == [2, 3, 4] and ranked[-1]["trial"] == 8
+    assert "estimate.mean" in call("export", repeated).out.splitlines()[0]
+
+
+def test_without_repeats_nothing_is_said_of_them(call: Any, store: Path) -> None:
+    assert json.loads(call("best", store, "--json").out)["estimate"] is None
+    assert "mean" not in call("best", store).out + call("status", store).out + call("export", store).out
+
+
 def test_trials(call: Any, store: Path) -> None:
     rows = json.loads(call("trials", store, "--json").out)
     assert [row["trial"] for row in rows] == list(range(len(rows)))

@@ -63,6 +63,22 @@ def test_the_goal_and_the_space_can_be_named(call: Any, code: str, opened: Opene
     assert sorted(trial.config["lr"] for trial in study.trials) == [0.1, 0.2, 0.3]
 
 
+def test_seeds(call: Any, code: str, opened: Opened) -> None:
+    words = ("--trials", "6", "--steps", "2", "--seeds", "3")
+    done = json.loads(call("run", f"{code}:train", *words, "--json").out)
+    assert done["scheduler"] == "Full(steps=2, seeds=3)" and done["best"]["estimate"]["count"] == 3
+    assert [trial.repeat for trial in opened("study.db").trials] == [0, 1, 2, 0, 1, 2]
+    text = call("run", f"{code}:train", "--trials", "9", "--steps", "2", "--seeds", "3").out
+    assert "; mean " in text and " ± 0 (3 seeds)" in text
+
+
+def test_race(call: Any, code: str) -> None:
+    words = ("--trials", "20", "--scheduler", "Race(steps=2, seeds=4)", "--json", "-q")
+    done = json.loads(call("run", f"{code}:train", *words).out)
+    assert done["trials"] == 20 and done["best"]["estimate"] is not None
+    assert call("replay", "study.db").out.endswith("0 differences\n")
+
+
 def test_several_goals(call: Any, code: str, opened: Opened) -> None:
     assert call("run", f"{code}:train", "--minimise", "loss", "--maximise", "other", "--trials", "2", "-q").code == 0
     assert [goal.maximise for goal in opened("study.db").goals] == [False, True]

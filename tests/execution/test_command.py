@@ -46,7 +46,8 @@ def test_what_a_command_gets(session, tmp_path):
     assert cwd == str(tmp_path)
     assert Path(environment.pop("TUNESMITH_SAVE")).name == "save-2"
     assert environment == {
-        "EXTRA": "yes", "TUNESMITH_TRIAL": "4", "TUNESMITH_SEED": "6", "TUNESMITH_START": "0", "TUNESMITH_UNTIL": "2",
+        "EXTRA": "yes", "TUNESMITH_TRIAL": "4", "TUNESMITH_SEED": "6", "TUNESMITH_REPEAT": "0", "TUNESMITH_START": "0",
+        "TUNESMITH_UNTIL": "2",
     }  # fmt: skip
 
 

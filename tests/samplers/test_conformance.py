@@ -95,7 +95,7 @@ def test_uniform_draws_are_uniform_in_the_logarithm() -> None:
     [
         (lambda: samplers.Grid(levels=1), "levels=1 must be at least 2"),
         (lambda: samplers.QMC("lattice"), "'lattice' must be 'sobol' or 'halton'"),  # type: ignore[arg-type]
-        (lambda: samplers.Magic(), "has no 'Magic'; there are Uniform, Grid, QMC"),
+        (lambda: samplers.Magic(), "has no 'Magic'; there are Auto, Uniform, Grid, QMC, TPE"),
     ],
 )
 def test_wrong_use(make: Any, message: str) -> None:

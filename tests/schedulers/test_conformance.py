@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunesmith.schedulers import PBT, Full, Jitter, Perturb, Scheduler, Tournament, TTest
+from tunesmith.schedulers import PBT, Full, Jitter, Perturb, Race, Scheduler, Tournament, TTest
 from tunesmith.testing import SchedulerConformance
 
 
@@ -13,6 +13,27 @@ class TestFull(SchedulerConformance):
 
     def make(self) -> Scheduler[Any]:
         return Full(10)
+
+
+class TestFullWithSeeds(SchedulerConformance):
+    trials = 30
+
+    def make(self) -> Scheduler[Any]:
+        return Full(10, seeds=3)
+
+
+class TestRace(SchedulerConformance):
+    trials = 60
+
+    def make(self) -> Scheduler[Any]:
+        return Race(10)
+
+
+class TestRaceFirst(SchedulerConformance):
+    trials = 40
+
+    def make(self) -> Scheduler[Any]:
+        return Race(10, seeds=4, first=2, share=0.3)
 
 
 class TestPBT(SchedulerConformance):

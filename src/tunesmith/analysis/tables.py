@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 
+from tunesmith.noise import Estimate
 from tunesmith.rng import stream
 from tunesmith.study import Study
 from tunesmith.trials import Trial
@@ -25,9 +26,11 @@ def trials_table(study: Study) -> list[Row]:
     """One flat row a trial, in order of their numbers; every row has the same columns.
 
     Columns: trial, status, parent, replaces, start, step, seconds, error, then ``params.<name>`` and
-    ``metrics.<name>`` (the last value) for every name that occurs in the study; None where a trial has none.
+    ``metrics.<name>`` (the last value) for every name that occurs in the study; None where a trial has none. Where
+    configurations were repeated also repeat_of, the first trial of the configuration, and the configuration's
+    ``estimate.mean``, ``estimate.low``, ``estimate.high`` and ``estimate.count`` (see `Study.estimate`).
     """
-    return _rows(study.trials, study.trials)
+    return _rows(study.trials, study)
 
 
 def population_table(study: Study) -> list[Row]:
@@ -35,15 +38,16 @@ def population_table(study: Study) -> list[Row]:
     goal = study.goals[0]
 
     def rank(trial: Trial) -> tuple[bool, float, int]:
-        value = None if trial.status == "failed" else trial.last(goal.metric)
+        estimate = study.estimate(trial)
+        value = None if trial.status == "failed" else trial.last(goal.metric) if estimate is None else estimate.mean
         return value is None, 0.0 if value is None else goal.loss(value), trial.id
 
-    return _rows(sorted(population(study), key=rank), study.trials)
+    return _rows(sorted(population(study), key=rank), study)
 
 
-def _rows(trials: Sequence[Trial], every: Sequence[Trial]) -> list[Row]:
-    parameters = dict.fromkeys(name for trial in every for name in trial.config)
-    metrics = dict.fromkeys(name for trial in every for name in trial.metrics)
+def _rows(trials: Sequence[Trial], study: Study) -> list[Row]:
+    parameters = dict.fromkeys(name for trial in study.trials for name in trial.config)
+    metrics = dict.fromkeys(name for trial in study.trials for name in trial.metrics)
     return [
         {
             "trial": trial.id,
@@ -56,9 +60,17 @@ def _rows(trials: Sequence[Trial], every: Sequence[Trial]) -> list[Row]:
             "error": trial.error,
             **{f"params.{name}": trial.config.get(name) for name in parameters},
             **{f"metrics.{name}": trial.last(name) for name in metrics},
+            **(_repeated(trial, study) if study.trials.repeated else {}),
         }
         for trial in trials
     ]
+
+
+def _repeated(trial: Trial, study: Study) -> Row:
+    """What a row has besides where configurations were repeated."""
+    estimate = study.estimate(trial)
+    columns = {f"estimate.{field.name}": getattr(estimate, field.name, None) for field in fields(Estimate)}
+    return {"repeat_of": trial.repeat_of, **columns}
 
 
 @dataclass(frozen=True)

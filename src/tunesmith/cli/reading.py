@@ -7,6 +7,7 @@ import io
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,8 @@ from tunesmith.cli import output, retraining
 from tunesmith.cli.errors import Misuse
 from tunesmith.definition import NOTHING
 from tunesmith.errors import TunesmithError
+from tunesmith.noise import Estimate
+from tunesmith.progress import interval
 from tunesmith.records import Asked, Spec
 from tunesmith.replay import replay as decide_again
 from tunesmith.storage import SQLiteStore
@@ -76,7 +79,7 @@ def summary(study: Study) -> dict[str, Any]:
         "steps": sum(trial.step - trial.start for trial in study.trials),
         "seconds": round(sum(trial.seconds for trial in study.trials), 3),
         "message": study.message,
-        "best": None if best is None else _trial(best),
+        "best": None if best is None else _trial(best, study),
     }
 
 
@@ -84,7 +87,8 @@ def brief(found: dict[str, Any]) -> dict[str, Any]:
     """A summary as a person reads it: without what is nothing."""
     best = found["best"]
     if best is not None:
-        best = f"trial {best['trial']}, step {best['step']}: {output.text(best['metrics'])}"
+        mean = "" if best["estimate"] is None else f"; mean {_interval(best['estimate'])}"
+        best = f"trial {best['trial']}, step {best['step']}: {output.text(best['metrics'])}{mean}"
     return {key: value for key, value in (found | {"best": best}).items() if value not in (None, "")}
 
 
@@ -100,31 +104,40 @@ def best(store: Address, name: Name = None, json: Json = False) -> None:
     """The best trial, or the Pareto front of several goals."""
     with find(store, name) as study:
         several = len(study.goals) > 1
-        found = study.front if several else [study.best] if study.best else []
+        found = [_trial(trial, study) for trial in (study.front if several else [study.best] if study.best else [])]
     if not found:
         raise TunesmithError(f"no trial of study {study.name!r} has a result yet")
     if json:
-        output.as_json([_trial(trial) for trial in found] if several else _trial(found[0]))
+        output.as_json(found if several else found[0])
         return
     for trial in found:
-        output.pairs({"trial": trial.id, "step": trial.step, **trial.metrics})
+        estimate = trial["estimate"]
+        mean = {} if estimate is None else {f"mean {estimate['metric']}": _interval(estimate)}
+        output.pairs({"trial": trial["trial"], "step": trial["step"], **trial["metrics"], **mean})
         output.line()
-        output.pairs(trial.config)
+        output.pairs(trial["config"])
         if trial is not found[-1]:
             output.line()
 
 
-def _trial(trial: Trial) -> dict[str, Any]:
+def _trial(trial: Trial, study: Study) -> dict[str, Any]:
+    estimate = study.estimate(trial)
     return {
         "trial": trial.id,
         "status": trial.status,
         "parent": trial.parent,
         "step": trial.step,
         "metrics": trial.metrics,
+        "estimate": None if estimate is None else {"metric": study.goals[0].metric, **asdict(estimate)},
         "config": dict(trial.config),
         "seconds": trial.seconds,
         "error": trial.error or None,
     }
+
+
+def _interval(estimate: dict[str, Any]) -> str:
+    """The mean of a configuration over training seeds."""
+    return interval(Estimate(**{name: estimate[name] for name in estimate if name != "metric"}))
 
 
 def trials(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,8 +21,25 @@ from tunesmith.records import Goal
 from tunesmith.space import Space
 from tunesmith.study import Study
 
-SAMPLERS = {name: getattr(samplers, name) for name in samplers.__all__ if name != "Sampler"}
-SCHEDULERS = {name: getattr(schedulers, name) for name in ("Full", "PBT")}
+
+class _Samplers(Mapping[str, Any]):
+    """All samplers by name; each is loaded when it is used."""
+
+    names = tuple(name for name in samplers.__all__ if name != "Sampler")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.names:
+            raise KeyError(name)
+        return getattr(samplers, name)
+
+
+SCHEDULERS = {name: getattr(schedulers, name) for name in ("Full", "PBT", "Race")}
 PARTS = {name: getattr(schedulers, name) for name in schedulers.__all__ if name not in ("Scheduler", *SCHEDULERS)}
 
 Target = Annotated[
@@ -86,6 +104,9 @@ def run(
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Steps of every trial, without a scheduler.")
     ] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=1, help="Trials of every configuration, without a scheduler.")
+    ] = None,
     workers: Workers = 1,
     devices: Devices = None,
     time_limit: TimeLimit = None,
@@ -100,12 +121,12 @@ def run(
     """Search for the best configuration of some training code."""
     code = Code.find(target, context.obj)
     searched = _space(space, code)
-    chosen = _scheduler(scheduler, steps, code)
+    chosen = _scheduler(scheduler, steps, seeds, code)
     _check_end(searched, type(chosen).__name__, trials, seconds)
     with Study(
         searched,
         _goals(minimise or [], maximise or [], code),
-        construct(sampler, SAMPLERS, "sampler") if sampler else code.beside.get("sampler"),
+        construct(sampler, _Samplers(), "sampler") if sampler else code.beside.get("sampler"),
         chosen,
         _checked(store),
         name=name,
@@ -159,17 +180,18 @@ def _goals(minimise: list[str], maximise: list[str], code: Code) -> list[Goal]:
     return [found] if isinstance(found, Goal) else list(found)
 
 
-def _scheduler(text: str | None, steps: int | None, code: Code) -> Any:
-    if text is not None and steps is not None:
-        raise Misuse(f"--steps is for studies without a scheduler: write steps={steps} into --scheduler")
+def _scheduler(text: str | None, steps: int | None, seeds: int | None, code: Code) -> Any:
+    given = {name: value for name, value in (("steps", steps), ("seeds", seeds)) if value is not None}
     if text is not None:
+        for name, value in given.items():
+            raise Misuse(f"--{name} is for studies without a scheduler: write {name}={value} into --scheduler")
         return construct(text, SCHEDULERS, "scheduler", PARTS)
-    return schedulers.Full(steps) if steps is not None else code.beside.get("scheduler", schedulers.Full())
+    return schedulers.Full(**given) if given else code.beside.get("scheduler", schedulers.Full())
 
 
 def _check_end(space: Space, scheduler: str, trials: int | None, seconds: float | None) -> None:
-    """Full starts one trial after the other: without a limit only a finite space ends it."""
-    if scheduler == "Full" and trials is None and seconds is None and math.isinf(space.size):
+    """Full and Race start one trial after the other: without a limit only a finite space ends them."""
+    if scheduler in ("Full", "Race") and trials is None and seconds is None and math.isinf(space.size):
         raise Misuse("the search would never end: give --trials, --seconds, or a --scheduler with an end of its own")
 
 

@@ -9,7 +9,8 @@
 5. any other function of the configuration: trains in one step and returns the metrics.
 
 ``setup``, generators and functions of the configuration get the trial's random numbers if they have a parameter
-``seed`` (an int) or ``rng`` (a numpy generator).
+``seed`` (an int) or ``rng`` (a numpy generator), and how many earlier trials had the same configuration if they have a
+parameter ``repeat``: it may serve as the number of a fold.
 """
 
 from __future__ import annotations
@@ -185,10 +186,12 @@ class Trial:
         step: how many steps have been trained.
         number: the number of the trial in its study.
         seed: seed of the trial, the same whenever it is started.
+        repeat: how many earlier trials had the same configuration.
     """
 
-    def __init__(self, config: dict[str, Any], state: Any, step: int, number: int, seed: int) -> None:
+    def __init__(self, config: dict[str, Any], state: Any, step: int, number: int, seed: int, repeat: int = 0) -> None:
         self.config, self.state, self.step, self.number, self.seed = config, state, step, number, seed
+        self.repeat = repeat
         self._news: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self._orders: SimpleQueue[bool] = SimpleQueue()
         self._thread: Thread | None = None
@@ -253,7 +256,7 @@ class FunctionTask:
     def init(self, config: Any, rng: Any, state: Any = None, step: int = 0) -> Trial:
         """A trial whose function has not been called yet."""
         job = current_job()
-        return Trial(config, state, step, job.trial, job.seed)
+        return Trial(config, state, step, job.trial, job.seed, job.repeat)
 
     def step(self, state: Trial, config: Any) -> tuple[Trial, Any]:
         """Run to the next report."""
@@ -311,12 +314,13 @@ def _evaluate(state: Any) -> Any:
 
 
 def _random(function: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments ``seed`` and ``rng``, if the function takes them."""
-    names = {"seed", "rng"} & inspect.signature(function).parameters.keys()
+    """The arguments ``seed``, ``rng`` and ``repeat``, if the function takes them."""
+    names = {"seed", "rng", "repeat"} & inspect.signature(function).parameters.keys()
     if not names:
         return {}
-    seed = current_job().seed
-    return {name: seed if name == "seed" else stream(seed, "train") for name in names}
+    job = current_job()
+    given = {"seed": job.seed, "rng": stream(job.seed, "train"), "repeat": job.repeat}
+    return {name: given[name] for name in names}
 
 
 def _function(train: Any) -> Any:

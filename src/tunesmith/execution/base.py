@@ -119,7 +119,7 @@ class Executor(Protocol):
 
 
 def current_job() -> Job:
-    """The job that is running here: for training code that wants to know its trial, seed or last step.
+    """The job that is running here: for training code that wants to know its trial, seed, repeat or last step.
 
     Raises:
         LookupError: no job is running.

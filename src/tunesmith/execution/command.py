@@ -44,6 +44,7 @@ class Command:
     (other lines are passed over) and exits with status 0 when step ``TUNESMITH_UNTIL`` is done. Its environment has
 
     * ``TUNESMITH_CONFIG`` (JSON), ``TUNESMITH_TRIAL``, ``TUNESMITH_SEED``,
+    * ``TUNESMITH_REPEAT``: how many earlier trials had the same configuration,
     * ``TUNESMITH_START`` and ``TUNESMITH_UNTIL``: train the steps START + 1 to UNTIL,
     * ``TUNESMITH_LOAD``: directory with the state at START, only where START > 0,
     * ``TUNESMITH_SAVE``: directory for the state at UNTIL; a command that writes nothing there can't be continued.
@@ -123,6 +124,7 @@ class Command:
             "TUNESMITH_CONFIG": json.dumps(dict(config)),
             "TUNESMITH_TRIAL": str(job.trial),
             "TUNESMITH_SEED": str(job.seed),
+            "TUNESMITH_REPEAT": str(job.repeat),
             "TUNESMITH_START": str(state.step),
             "TUNESMITH_UNTIL": str(job.until),
             "TUNESMITH_SAVE": str(save),

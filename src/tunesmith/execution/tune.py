@@ -42,6 +42,7 @@ def tune(
     trials: int | None = None,
     seconds: float | None = None,
     steps: int | None = None,
+    seeds: int | None = None,
     workers: int = 1,
     devices: Device | Sequence[Device] | None = None,
     store: str | os.PathLike[str] | Store | None = None,
@@ -63,9 +64,11 @@ def tune(
         constraints: outcome constraints that the best trial has to satisfy.
         sampler: where to look next; uniform draws by default.
         scheduler: which job is next; by default every trial is trained for ``steps`` steps.
-        trials: how many trials are started in all, those of earlier runs included.
+        trials: how many trials are started in all, those of earlier runs and repeats of a configuration included.
         seconds: how long this run may take; what is running then goes on in the next one.
         steps: steps of every trial, where there is no scheduler; 1 by default.
+        seeds: how often every configuration is trained, where there is no scheduler; 1 by default. Each time is a trial
+            of its own with another seed, and ``study.best`` goes by their means.
         workers: jobs at once. One runs in this process; more run in worker processes.
         devices: where worker processes run: see :func:`tunesmith.execution.devices.parse`.
         store: None for memory, the path of a SQLite file, or a store.
@@ -87,9 +90,11 @@ def tune(
     refuse_in_worker()
     as_task(train)  # says now what is wrong with it
     _check_limits(trials=trials, workers=workers)
-    if scheduler is not None and steps is not None:
-        raise ValueError(f"steps={steps} is for studies without a scheduler: give it to the scheduler")
-    scheduler = schedulers.Full(1 if steps is None else steps) if scheduler is None else scheduler
+    for option, given in (("steps", steps), ("seeds", seeds)):
+        if scheduler is not None and given is not None:
+            raise ValueError(f"{option}={given} is for studies without a scheduler: give it to the scheduler")
+    if scheduler is None:
+        scheduler = schedulers.Full(1 if steps is None else steps, 1 if seeds is None else seeds)
     if not isinstance(space, Mapping):
         raise TypeError(f"space must be a Space or a dict such as {{'lr': Float(1e-5, 1e-1, log=True)}}, not {space!r}")
     space = space if isinstance(space, Space) else Space(space)
@@ -196,8 +201,9 @@ def _check_seconds(seconds: float | None, time_limit: float | None) -> None:
 
 
 def _check_end(space: Space, scheduler: Any, trials: int | None, seconds: float | None) -> None:
-    """Full starts one trial after the other: without a limit only a finite space ends it."""
-    if isinstance(scheduler, schedulers.Full) and trials is None and seconds is None and space.size == float("inf"):
+    """Full and Race start one trial after the other: without a limit only a finite space ends them."""
+    endless = isinstance(scheduler, schedulers.Full | schedulers.Race)
+    if endless and trials is None and seconds is None and space.size == float("inf"):
         raise ValueError("the search would never end: give trials=, seconds=, or a scheduler with an end of its own")
 
 

@@ -8,13 +8,29 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.samplers.base import Sampler
 
 if TYPE_CHECKING:
+    from tunesmith.samplers.auto import Auto as Auto
+    from tunesmith.samplers.cma import CMAES as CMAES
+    from tunesmith.samplers.evolution import RegularizedEvolution as RegularizedEvolution
+    from tunesmith.samplers.gp import GP as GP
     from tunesmith.samplers.grid import Grid as Grid
+    from tunesmith.samplers.nsga2 import NSGA2 as NSGA2
     from tunesmith.samplers.qmc import QMC as QMC
+    from tunesmith.samplers.tpe import TPE as TPE
     from tunesmith.samplers.uniform import Uniform as Uniform
 
-_MODULES = {"Uniform": "uniform", "Grid": "grid", "QMC": "qmc"}
+_MODULES = {
+    "Auto": "auto",
+    "Uniform": "uniform",
+    "Grid": "grid",
+    "QMC": "qmc",
+    "TPE": "tpe",
+    "GP": "gp",
+    "CMAES": "cma",
+    "RegularizedEvolution": "evolution",
+    "NSGA2": "nsga2",
+}
 
-__all__ = ["QMC", "Grid", "Sampler", "Uniform"]
+__all__ = ["CMAES", "GP", "NSGA2", "QMC", "TPE", "Auto", "Grid", "RegularizedEvolution", "Sampler", "Uniform"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,13 +1,15 @@
-"""The protocol of a scheduler."""
+"""The protocol of a scheduler, and what schedulers that train a configuration several times share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 
-from tunesmith.records import Decision, Event, Goal
+from tunesmith.noise import Floats
+from tunesmith.records import Asked, Constraint, Decision, Event, Failed, Goal, Told, losses
 from tunesmith.space import Space
 
 S = TypeVar("S")
@@ -20,9 +22,9 @@ class Scheduler(Protocol[S]):
     """
 
     repeats: ClassVar[bool]
-    """Whether two trials may have the same configuration (a population, where the weights differ)."""
+    """Whether a ``Start`` may have the configuration of an earlier trial (a population, where the weights differ)."""
 
-    def init(self, space: Space, goals: Sequence[Goal]) -> S:
+    def init(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> S:
         """The state before the first event."""
         ...
 
@@ -37,3 +39,95 @@ class Scheduler(Protocol[S]):
     def keep(self, state: S) -> Iterable[tuple[int, int]]:
         """The checkpoints, as (trial, step), that a later ``Resume`` or ``Fork`` may start from."""
         ...
+
+
+@dataclass
+class Runs:
+    """How often each configuration was trained, and with what values of the first goal: one row a configuration.
+
+    Configurations outside the space (since it was changed) and forks are passed over. A trial that breaks an outcome
+    constraint counts as failed.
+
+    Args:
+        steps: the value of a trial is that at this step.
+        owing: every configuration is owed so many trials, until it is given up.
+        space, goals, constraints: of the study.
+
+    Attributes:
+        trials: by row, the first trial of the configuration.
+        owed: the rows that are owed trials.
+        total: all trials so far.
+        extra: those of them that were not owed.
+        begun, failed, counts, means, squares: [n], by row (views, not to be written): trials so far, with those that
+            are out and those that have failed; those that have failed; and of those that have a value: how many, the
+            mean of their losses, the sum of the squared deviations from it.
+    """
+
+    steps: int
+    owing: int
+    space: Space
+    goals: Sequence[Goal]
+    constraints: Sequence[Constraint]
+    trials: list[int] = field(default_factory=list)
+    owed: set[int] = field(default_factory=set)
+    total: int = 0
+    extra: int = 0
+    _table: Floats = field(default_factory=lambda: np.zeros((5, 16)))
+    _rows: dict[int, int] = field(default_factory=dict)  # by first trial
+    _out: dict[int, int] = field(default_factory=dict)  # by trial that is out: its row
+
+    begun = property(lambda self: self._table[0, : len(self.trials)])
+    failed = property(lambda self: self._table[1, : len(self.trials)])
+    counts = property(lambda self: self._table[2, : len(self.trials)])
+    means = property(lambda self: self._table[3, : len(self.trials)])
+    squares = property(lambda self: self._table[4, : len(self.trials)])
+
+    def tell(self, event: Event) -> None:
+        """Fold an event."""
+        if type(event) is Asked:
+            if event.parent is None and event.start == 0 and self.space.contains(event.config):
+                self._asked(event)
+        elif type(event) is Failed or (type(event) is Told and event.start < self.steps <= event.step):
+            row = self._out.pop(event.trial, None)
+            if row is not None:
+                self._ended(row, event)
+
+    def _asked(self, event: Asked) -> None:
+        first = event.trial if event.repeat_of is None else event.repeat_of
+        row = self._rows.setdefault(first, len(self.trials))
+        if row == len(self.trials):
+            self.trials.append(first)
+            if row == self._table.shape[1]:
+                self._table = np.concatenate([self._table, np.zeros_like(self._table)], axis=1)
+        self._out[event.trial] = row
+        self.begun[row] += 1
+        self.total += 1
+        self.extra += bool(self.begun[row] > self.owing)
+        self._settle(row)
+
+    def _ended(self, row: int, event: Told | Failed) -> None:
+        loss = self._loss(event) if isinstance(event, Told) else None
+        if loss is None:
+            self.failed[row] += 1
+        else:  # Welford's update
+            count, mean, squares = self._table[2:, row].tolist()
+            updated = mean + (loss - mean) / (count + 1)
+            self._table[2:, row] = count + 1, updated, squares + (loss - mean) * (loss - updated)
+        self._settle(row)
+
+    def _loss(self, event: Told) -> float | None:
+        """The value at ``steps``; None where a constraint is broken."""
+        index = self.steps - event.start - 1
+        for rule in self.constraints:
+            value = event.metrics[rule.metric][index]
+            if value is None or rule.violation(value) > 0:
+                return None
+        return losses(self.goals, event.metrics, index)[0]
+
+    def _settle(self, row: int) -> None:
+        """Whether a row is owed trials now. It is given up when at least half of those that have ended have failed."""
+        given_up = 0 < self.failed[row] >= self.counts[row]
+        if self.begun[row] < self.owing and not given_up:
+            self.owed.add(row)
+        else:
+            self.owed.discard(row)

@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 import msgspec
 import numpy as np
 
-from tunesmith.records import Asked, Decision, Event, Failed, Fork, Goal, Resume, Start, Told, losses
+from tunesmith.records import Asked, Constraint, Decision, Event, Failed, Fork, Goal, Resume, Start, Told, losses
 from tunesmith.space import Config, Space
 
 
@@ -227,7 +227,7 @@ class PBT(msgspec.Struct, frozen=True, kw_only=True):
         if self.inherit not in ("both", "weights", "hyperparameters"):
             raise ValueError(f"PBT: inherit={self.inherit!r} must be 'both', 'weights' or 'hyperparameters'")
 
-    def init(self, space: Space, goals: Sequence[Goal]) -> State:
+    def init(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> State:
         """An empty population.
 
         Raises:

@@ -1,0 +1,129 @@
+"""One outcome of the trials as a Gaussian process that is kept up to date: a goal, a constraint, or failing."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.samplers._kernel import Kernel
+from tunesmith.samplers._surrogate import Surrogate
+from tunesmith.samplers._transform import Transform
+from tunesmith.samplers.base import FAILED, OBSERVED, Floats, History
+
+GROWTH = 1.05  #: hyperparameters are fitted anew when there are so many times more rows
+YOUNG = 40  #: up to so many rows they are also fitted from their prior's mode, and to the end
+WARM = 12  #: steps of the optimiser in a later fit, which begins where the last one ended
+FIT = 400  #: rows at most that hyperparameters are fitted to
+BULK = 1000  #: rows at most that a posterior is conditioned on, at the time of a fit
+
+
+Kind = Literal["goal", "constraint", "failure"]
+
+
+class Outcome:
+    """A model of one outcome. It changes in ``learn`` alone, so that it follows from the log.
+
+    Attributes:
+        rows: of the history, on which the posterior is conditioned, or None yet.
+        values: [n], theirs, transformed.
+        surrogate: the posterior of the transformed values, None before there are two rows.
+        transform: from the outcome's values.
+    """
+
+    def __init__(
+        self, history: History, kernel: Kernel, kind: Literal["goal", "constraint", "failure"], index: int = 0
+    ):
+        self.history, self.kernel, self.kind, self.index = history, kernel, kind, index
+        self.surrogate: Surrogate | None = None
+        self.transform: Transform
+        self.rows: list[int] = []
+        self._every: dict[int, None] = {}  # all rows that have the outcome, in the order in which they got it
+        self._next = 2  # rows at which to fit again
+
+    @property
+    def limit(self) -> float:
+        """The transformed value up to which a constraint holds, or a trial does not fail."""
+        return 0.0 if self.kind == "failure" else float(self.transform.apply(np.zeros(1))[0])
+
+    def fitted(self) -> Floats:
+        """Posterior means at the rows: [n]. By the normal equations, without a prediction."""
+        assert self.surrogate is not None
+        surrogate = self.surrogate
+        means: Floats = surrogate.y - surrogate.noise / surrogate.counts * surrogate.weights
+        return means
+
+    def learn(self, row: int) -> None:
+        """Take in a row that was observed, has failed, or has changed its values."""
+        status = self.history.status[row]
+        has = status == OBSERVED or (status == FAILED and self.kind == "failure")
+        fresh = has and row not in self._every
+        if fresh:
+            self._every[row] = None
+        elif not has and row in self._every:
+            del self._every[row]
+            self._next = 0
+        elif not has or row not in self.rows:
+            return
+        if len(self._every) < 2 or (self.kind == "failure" and not (self.history.status == FAILED).any()):
+            self.surrogate = None
+        elif self.surrogate is None or len(self._every) >= self._next:
+            self._fit()
+        else:
+            self.rows += [row] * fresh
+            self._update(fresh)
+
+    def _values(self, rows: list[int]) -> Floats:
+        if self.kind == "failure":
+            return np.where(self.history.status[rows] == FAILED, 1.0, -1.0)
+        source = self.history.losses if self.kind == "goal" else self.history.excess
+        values: Floats = source[rows, self.index]
+        return values
+
+    def _transformed(self) -> Floats:
+        values = self._values(self.rows)
+        if self.kind == "failure":
+            return values
+        self.transform = Transform.fit(values)
+        return self.transform.apply(values)
+
+    def _update(self, fresh: bool) -> None:
+        """The same hyperparameters, one row more or another value."""
+        assert self.surrogate is not None
+        y, points, counts = self._transformed(), self.history.points[self.rows], self._counts()
+        if fresh:
+            self.surrogate = self.surrogate.extend(points[-1:], y, counts)
+        else:
+            self.surrogate = Surrogate.condition(self.kernel, self.surrogate.theta, points, y, counts)
+
+    def _fit(self) -> None:
+        """New hyperparameters, from those of before; and new rows where there are too many."""
+        every = list(self._every)
+        self.rows = [every[i] for i in _spread(self._values(every), BULK)]
+        self._next = math.ceil(len(every) * GROWTH)
+        y, points, counts = self._transformed(), self.history.points[self.rows], self._counts()
+        some = _spread(y, FIT)
+        young = len(some) <= YOUNG
+        before = None if self.surrogate is None else self.surrogate.theta
+        theta = Surrogate.fit(
+            self.kernel, points[some], y[some], counts[some], before,
+            restarts=1 if young or before is None else 0, iterations=50 if young or before is None else WARM,
+        ).theta  # fmt: skip
+        self.surrogate = Surrogate.condition(self.kernel, theta, points, y, counts)
+
+    def _counts(self) -> Floats:
+        counts: Floats = np.maximum(self.history.counts[self.rows], 1).astype(np.float64)
+        return counts
+
+
+def _spread(values: Floats, most: int) -> NDArray[np.intp]:
+    """At most so many positions of [n]: half of them those of the least values, the others evenly spread; in order."""
+    n = len(values)
+    if n <= most:
+        return np.arange(n)
+    best = np.argsort(values, kind="stable")[: most // 2]
+    rest = np.setdiff1d(np.arange(n), best)
+    even = rest[np.linspace(0, len(rest) - 1, most - len(best)).astype(np.intp)]
+    return np.sort(np.concatenate([best, even]))

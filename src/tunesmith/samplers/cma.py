@@ -1,0 +1,358 @@
+"""CMA-ES (Hansen & Ostermeier 2001) for mixed and conditional spaces, through the ``cmaes`` library.
+
+The distribution is that of CatCMA with Margin (arXiv:2504.07884): a Gaussian over the numbers, whose levels keep a
+least probability, and a categorical distribution over the options. Every combination of branches has a search of its
+own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import numpy as np
+
+from tunesmith.records import Constraint, Event, Goal
+from tunesmith.rng import stream, subseed
+from tunesmith.samplers._pareto import order
+from tunesmith.samplers.base import OBSERVED, PENDING, Floats, History, Point
+from tunesmith.space import Column, Space
+
+if TYPE_CHECKING:
+    from cmaes import CatCMAwM
+
+FINE = 200  #: numbers of more levels count as continuous
+TRIES = 50  #: draws for a point that the constraints allow
+SPARE = 32  #: points of a generation with a result already that are looked at to find one that was not tried
+IDLE = 20  #: generations in a row without a point that was not tried, after which a search starts again
+
+
+class CMAES(msgspec.Struct, frozen=True):
+    """Covariance matrix adaptation, one search for every combination of branches.
+
+    A generation ends when as many of its points have results as the population is large, in whatever order; further
+    workers get further points of the same distribution. Points that are still out then count for the next generation,
+    and no other: later results, and those of points that came from elsewhere, are passed over. Among the results of a
+    generation only the order counts, by constrained domination, then crowding; failed ones are worst.
+
+    Args:
+        population: points a generation; None: ``4 + floor(3 log d)``. Not less than the number of workers is best.
+        sigma: deviation of the first generation, in the unit cube.
+        restarts: what follows when a search has converged: ``"ipop"`` starts it again with twice the population (Auger
+            & Hansen 2005), ``"bipop"`` by turns also with a small one (Hansen 2009), ``"none"`` goes on.
+        branches: combinations of branches up to which each has its own search; with more, one search has all columns,
+            and those that are not active in a point drift.
+    """
+
+    population: int | None = None
+    sigma: float = 1 / 6
+    restarts: Literal["ipop", "bipop", "none"] = "ipop"
+    branches: int = 12
+
+    def __post_init__(self) -> None:
+        if self.population is not None and self.population < 4:
+            raise ValueError(f"CMAES: population={self.population} must be at least 4")
+        if not 0 < self.sigma <= 1:
+            raise ValueError(f"CMAES: sigma={self.sigma} must be in (0, 1]")
+        if self.restarts not in ("ipop", "bipop", "none"):
+            raise ValueError(f"CMAES: restarts={self.restarts!r} must be 'ipop', 'bipop' or 'none'")
+        if self.branches < 1:
+            raise ValueError(f"CMAES: branches={self.branches} must be at least 1")
+
+    def init(
+        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+    ) -> Searches:
+        """A search for every combination of branches. Raises ImportError without the library."""
+        try:
+            import cmaes  # noqa: F401
+        except ImportError as error:
+            raise ImportError("CMAES needs the cmaes library: pip install 'tunesmith[cmaes]'") from error
+        history, seed = History(space, goals, constraints), int(rng.integers(2**63))
+        chosen = combinations(space.columns, self.branches)
+        return Searches(history, [Search(self, history, subseed(seed, "branch", i), c) for i, c in enumerate(chosen)])
+
+    def tell(self, state: Searches, event: Event) -> Searches:
+        """Note a point or a result; the search whose generation it completes goes on to the next one."""
+        row = state.history.tell(event)
+        if row is not None:
+            state.rows[state.history.points[row].tobytes()] = row
+            for search in state.searches:
+                if search.contains(state.history.points[row]):
+                    search.tell(row, state.rows)
+        return state
+
+    def ask(self, state: Searches, rng: np.random.Generator) -> Point | None:
+        """The next point of a generation: of the search that is due. A random point where all searches are used up."""
+        found = [(search, point) for search in state.searches if (point := search.fresh(state.rows)) is not None]
+        if not found:
+            return state.history.space.encode(state.history.space.sample(rng))
+        return found[state.due([search for search, _ in found], rng)][1]
+
+
+@dataclass(slots=True)
+class Searches:
+    """State: all searches, and the rows of ``history`` by point."""
+
+    history: History
+    searches: list[Search]
+    rows: dict[bytes, int] = field(default_factory=dict)
+
+    def due(self, ready: list[Search], rng: np.random.Generator) -> int:
+        """Which search should go on: the one that is least far with its first generation, until all have one.
+
+        Then a random one, where the one with the r-th best result has the weight 1 / r^2.
+        """
+        begun = [min(1.0, search.asked / search.size) for search in ready]
+        if len(ready) == 1 or min(begun) < 1:
+            return int(np.argmin(begun))
+        rows = np.array([-1 if search.best is None else search.best for search in ready])
+        losses, excess = self.history.losses[rows], self.history.excess[rows]
+        losses[rows < 0] = np.nan
+        weights = 1.0 / (1 + order(losses, excess)) ** 2
+        return int(rng.choice(len(ready), p=weights / weights.sum()))
+
+
+@dataclass(slots=True)
+class Slot:
+    """A draw of the library, and its point with its identity; no point (a bad result) where none is allowed."""
+
+    drawn: Any
+    point: Point | None = None
+    key: bytes = b""
+
+
+class Search:
+    """CMA-ES over the columns that are free when the branches in ``chosen`` (level by column) are taken."""
+
+    def __init__(self, options: CMAES, history: History, seed: int, chosen: dict[int, int]) -> None:
+        columns = history.space.columns
+        self.options, self.history, self.seed, self.chosen = options, history, seed, chosen
+        self.template = np.full(len(columns), 0.5)
+        for j, level in chosen.items():
+            self.template[j] = (level + 0.5) / columns[j].levels
+        free = [
+            j for j, c in enumerate(columns) if c.levels != 1 and j not in chosen and (not chosen or taken(c, chosen))
+        ]
+        self.smooth = [j for j in free if columns[j].kind != "unordered" and not 1 < columns[j].levels <= FINE]
+        self.stepped = [j for j in free if columns[j].kind == "ordered" and columns[j].levels <= FINE]
+        self.unordered = [j for j in free if columns[j].kind == "unordered"]
+        self.asked = 0
+        self.best: int | None = None
+        self.run = -1
+        self.large = self.small = 0  # points of runs with a large and a small population
+        self.doublings = 0
+        self.default = options.population or 4 + int(3 * np.log(max(1, len(free))))
+        self.size = self.default if free else 1
+        self.slots: list[Slot] = []
+        self.library: CatCMAwM | None = None
+        if free:
+            self.start(grow=False)
+
+    def contains(self, point: Point) -> bool:
+        """Whether the point takes these branches."""
+        return all(abs(point[j] - self.template[j]) < 1e-9 for j in self.chosen)
+
+    # -- runs -------------------------------------------------------------------------------------------------------
+
+    def start(self, grow: bool) -> None:
+        """Begin a run: the first one in the middle or at the prior's mode, later ones at a random point."""
+        from cmaes import CatCMAwM
+
+        self.run += 1
+        rng = stream(self.seed, "run", self.run)
+        columns = self.history.space.columns
+        if self.run == 0:
+            center = np.array([0.5 if c.prior is None else c.prior[0] for c in columns])
+        else:
+            center = self.anywhere(rng)
+        sigma = self.regime(rng) if grow else self.options.sigma
+        numbers = self.smooth + self.stepped
+        self.library = CatCMAwM(
+            x_space=[[0.0, 1.0]] * len(self.smooth) or None,
+            z_space=[levels(self.history.space, self.template, j) for j in self.stepped] or None,
+            c_space=[columns[j].levels for j in self.unordered] or None,
+            population_size=self.size,
+            mean=center[numbers] if numbers else None,
+            sigma=sigma if numbers else None,
+            cov=np.eye(len(numbers)) if numbers else None,
+            cat_param=believed([columns[j] for j in self.unordered]) if self.unordered else None,
+        )
+        self.spread: list[tuple[Floats, Floats]] = []
+        self.idle = 0
+        self.begin([])
+
+    def anywhere(self, rng: np.random.Generator) -> Point:
+        """A random point of these branches, allowed if one is found in a few draws."""
+        for _ in range(TRIES):
+            drawn = rng.random(len(self.template))
+            drawn[list(self.chosen)] = self.template[list(self.chosen)]
+            if self.history.space.allows(self.history.space.snap(drawn)):
+                break
+        return drawn
+
+    def regime(self, rng: np.random.Generator) -> float:
+        """Set the population of a run; returns its sigma. As in the paper of BIPOP, the smaller budget is next."""
+        sigma = self.options.sigma
+        if self.options.restarts == "bipop" and self.small < self.large:
+            self.size = int(self.default * (0.5 * 2**self.doublings) ** (rng.random() ** 2))
+            self.size = max(self.size, self.default)
+            return float(sigma * 10 ** (-2 * rng.random()))
+        self.doublings += 1
+        self.size = self.default * 2**self.doublings
+        return sigma
+
+    # -- generations ------------------------------------------------------------------------------------------------
+
+    def begin(self, carried: list[Slot]) -> None:
+        """Begin a generation, whose draws depend on nothing but its number and the distribution."""
+        assert self.library is not None
+        self.library.reseed_rng(subseed(self.seed, f"run {self.run}", self.library.generation) % 2**32)
+        self.slots = carried
+        self.carried = len(carried)
+
+    def fresh(self, rows: dict[bytes, int]) -> Point | None:
+        """The first point of the generation that was not tried."""
+        if self.library is None:
+            point = self.history.space.snap(self.template)
+            return (
+                point if identity(self.history.space, point) not in rows and self.history.space.allows(point) else None
+            )
+        i = used_up = 0
+        while i < self.carried + self.size or used_up < SPARE:
+            if i == len(self.slots):
+                self.slots.append(self.draw())
+            slot = self.slots[i]
+            if slot.point is not None and slot.key not in rows:
+                return slot.point
+            used_up += slot.point is None or self.history.status[rows[slot.key]] != PENDING
+            i += 1
+        return None
+
+    def draw(self) -> Slot:
+        """The next draw that the constraints allow."""
+        assert self.library is not None
+        for _ in range(TRIES):
+            drawn = self.library.ask()
+            vector = self.template.copy()
+            if self.smooth:
+                vector[self.smooth] = drawn.x
+            if self.stepped:
+                vector[self.stepped] = drawn.z
+            for j, chosen in zip(self.unordered, drawn.c if self.unordered else [], strict=True):
+                vector[j] = (np.argmax(chosen) + 0.5) / self.history.space.columns[j].levels
+            point = self.history.space.snap(vector)
+            if self.history.space.allows(point):
+                return Slot(drawn, point, identity(self.history.space, point))
+        return Slot(drawn)
+
+    def tell(self, row: int, rows: dict[bytes, int]) -> None:
+        """Take in that this row was asked or has a result."""
+        if self.history.status[row] == PENDING:
+            self.asked += 1
+            return
+        if self.history.status[row] == OBSERVED:
+            pair = np.array([row if self.best is None else self.best, row])
+            self.best = int(pair[np.argmin(order(self.history.losses[pair], self.history.excess[pair]))])
+        if self.library is None:
+            return
+        self.idle = 0
+        while self.advance(rows):
+            pass
+
+    def advance(self, rows: dict[bytes, int]) -> bool:
+        """End the generation if it is complete. Points that were tried before have their results at once."""
+        assert self.library is not None
+        while len(self.slots) < self.carried + self.size:
+            self.slots.append(self.draw())
+        row_of = [-1 if slot.point is None else rows.get(slot.key, -2) for slot in self.slots]
+        done = [i for i, row in enumerate(row_of) if row == -1 or (row >= 0 and self.history.status[row] != PENDING)]
+        if len(done) < self.size:
+            return False
+        done = done[: self.size]
+        self.update([self.slots[i] for i in done], np.array([row_of[i] for i in done]))
+        carried = [
+            slot for i, slot in enumerate(self.slots)
+            if i >= self.carried and row_of[i] >= 0 and self.history.status[row_of[i]] == PENDING
+        ]  # fmt: skip
+        self.idle += 1
+        if self.idle >= IDLE or max(row_of) == -1:
+            self.start(grow=False)
+            return False
+        if self.options.restarts != "none" and self.over():
+            self.start(grow=True)
+        else:
+            self.begin(carried)
+        return True
+
+    def update(self, slots: list[Slot], rows: Any) -> None:
+        """Tell the library the order of a generation's points."""
+        assert self.library is not None
+        losses, excess = self.history.losses[rows], self.history.excess[rows]
+        losses[rows < 0] = np.nan
+        places = order(losses, excess)
+        self.library.tell([(slot.drawn, float(place)) for slot, place in zip(slots, places, strict=True)])
+        self.spread.append((np.fmin.reduce(losses, axis=0), np.fmax.reduce(losses, axis=0)))
+        if self.run and self.size < self.default * 2**self.doublings:
+            self.small += len(slots)
+        else:
+            self.large += len(slots)
+
+    def over(self) -> bool:
+        """Whether the run has converged: by the library's rules, or all losses of the last generations are equal."""
+        assert self.library is not None
+        n = len(self.smooth) + len(self.stepped)
+        window = 10 + int(np.ceil(30 * n / self.size))
+        if len(self.spread) > window:
+            low = np.fmin.reduce([low for low, _ in self.spread[-window:]])
+            high = np.fmax.reduce([high for _, high in self.spread[-window:]])
+            if not (high / 2 - low / 2 > 1e-12 * np.fmax(np.abs(low), np.abs(high))).any():
+                return True
+        return bool(n and self.library.should_stop())
+
+
+def identity(space: Space, point: Point) -> bytes:
+    """The point as it comes back from the log, where rounding may have moved it a little."""
+    return space.key(space.decode(point))
+
+
+def levels(space: Space, template: Point, j: int) -> list[float]:
+    """The positions of an ordered column's levels, as found along it: bins of a logarithmic grid differ in width."""
+    k = space.columns[j].levels
+    line = np.tile(template, (16 * k, 1))
+    line[:, j] = (np.arange(16 * k) + 0.5) / (16 * k)
+    found = np.unique(space.snap(line)[:, j])
+    even = (np.arange(k) + 0.5) / k
+    positions: list[float] = (found if len(found) == k and not np.isnan(found).any() else even).tolist()
+    return positions
+
+
+def combinations(columns: Sequence[Column], most: int) -> list[dict[int, int]]:
+    """All ways to choose branches, as level by column; a single empty one if there are more than ``most``."""
+    switches = sorted({column.parent for column in columns if column.parent is not None})
+    found: list[dict[int, int]] = [{}]
+    for j in switches:
+        levels = range(columns[j].levels)
+        found = [
+            more for chosen in found
+            for more in ([{**chosen, j: level} for level in levels] if taken(columns[j], chosen) else [chosen])
+        ]  # fmt: skip
+        if len(found) > most:
+            return [{}]
+    return found
+
+
+def taken(column: Column, chosen: dict[int, int]) -> bool:
+    """Whether a column is active where these branches are taken."""
+    return column.parent is None or chosen.get(column.parent) in column.options
+
+
+def believed(columns: Sequence[Column]) -> Floats:
+    """First probabilities of the options of unordered columns: [columns, most levels], 0 behind the last option."""
+    q = np.zeros((len(columns), max(column.levels for column in columns)))
+    for row, column in zip(q, columns, strict=True):
+        mode, confidence = column.prior or (0.0, 0.0)
+        row[: column.levels] = (1 - confidence) / column.levels
+        row[int(mode * column.levels)] += confidence
+    return q

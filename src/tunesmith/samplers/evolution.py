@@ -1,0 +1,151 @@
+"""Regularised evolution (Real et al. 2018, arXiv:1802.01548), and the moves that it shares with NSGA-II.
+
+The best of a few members drawn at random is mutated in one place, and the oldest member dies, however good it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from tunesmith.records import Constraint, Event, Goal
+from tunesmith.samplers._pareto import Ints, order
+from tunesmith.samplers._prior import draw
+from tunesmith.samplers.base import OBSERVED, PENDING, History, Point, Walk
+from tunesmith.samplers.qmc import design
+from tunesmith.space import Column, Space
+
+TRIES = 20  #: moves that one ask makes to find an allowed point that was not tried
+
+
+class RegularizedEvolution(msgspec.Struct, frozen=True):
+    """Tournament selection, one mutation a child, and death by age.
+
+    Children are made one by one, from the results that are there, so any number of workers is kept busy. A trial
+    becomes a member when it is told or fails, and is the oldest after ``population`` others; a failed one loses every
+    tournament. With several goals or outcome constraints a tournament is won by constrained domination, then crowding.
+
+    Args:
+        population: how many members are alive, and how many points of the initial design are tried first.
+        sample: how many members take part in a tournament (drawn with replacement).
+        niches: share of the tournaments that are held among all trials, dead ones too, that take one branch, drawn at
+            random. It keeps branches in the game whose parameters are not good yet; Real et al. have none.
+        scale: deviation of the largest step of a number, in the unit cube; steps of all sizes below occur.
+    """
+
+    population: int = 20
+    sample: int = 16
+    niches: float = 0.2
+    scale: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.population < 2:
+            raise ValueError(f"RegularizedEvolution: population={self.population} must be at least 2")
+        if not 1 <= self.sample <= self.population:
+            raise ValueError(f"RegularizedEvolution: sample={self.sample} must be in 1..population={self.population}")
+        if not 0 <= self.niches <= 1:
+            raise ValueError(f"RegularizedEvolution: niches={self.niches} must be in [0, 1]")
+        if not 0 < self.scale <= 1:
+            raise ValueError(f"RegularizedEvolution: scale={self.scale} must be in (0, 1]")
+
+    def init(
+        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+    ) -> Ages:
+        """Nobody is born yet."""
+        return Ages(History(space, goals, constraints), design(space, rng))
+
+    def tell(self, state: Ages, event: Event) -> Ages:
+        """Note what was asked, and let those come to life that have a result."""
+        state.initial.tell(event)
+        row = state.history.tell(event)
+        if row is not None and row not in state.born and state.history.status[row] != PENDING:
+            state.born[row] = None
+            state.members = [*state.members, row][-self.population :]
+        return state
+
+    def ask(self, state: Ages, rng: np.random.Generator) -> Point | None:
+        """A point of the initial design, or a mutant of the winner of a tournament."""
+        history = state.history
+        if history.size < self.population or not state.members:
+            return state.initial.next(TRIES)
+        rows = np.array(state.members)
+        if rng.random() < self.niches and len(branch := niche(history, rng)):
+            rows = branch
+        drawn = rows[rng.integers(len(rows), size=self.sample)]
+        winner = drawn[np.argmin(order(history.losses[drawn], history.excess[drawn]))]
+        columns = history.space.columns
+
+        def mutate(point: Point) -> Point:
+            child = point.copy()
+            for j in rng.permutation(np.flatnonzero(~np.isnan(point)))[:1]:
+                step = rng.normal() * self.scale * 10 ** -rng.uniform(0, 2)
+                child[j] = moved(columns[j], float(point[j]), step, rng)
+            return completed(history.space, child, rng)
+
+        return admitted(history, history.points[winner], mutate, rng)
+
+
+@dataclass(slots=True)
+class Ages:
+    """State of the search: who is alive, the oldest first. All are rows of ``history``."""
+
+    history: History
+    initial: Walk
+    members: list[int] = field(default_factory=list)
+    born: dict[int, None] = field(default_factory=dict)
+
+
+# -- moves ----------------------------------------------------------------------------------------------------------
+
+
+def moved(column: Column, u: float, step: float, rng: np.random.Generator) -> float:
+    """Another value of one column: a number moves by ``step``, an option changes to any other one.
+
+    The ends of [0, 1] are mirrors. What has k levels moves by 1/k at least, inwards at an end. Not snapped.
+    """
+    k = column.levels
+    if k == 1:
+        return u
+    if column.kind == "unordered":
+        level = int(rng.integers(k - 1))
+        return (level + (level >= int(u * k)) + 0.5) / k
+    if k:
+        step = np.copysign(max(abs(step), 1 / k), step)
+        step = step if 0 <= u + step <= 1 else -step
+    new = abs(u + step) % 2.0
+    return float(min(new, 2.0 - new))
+
+
+def niche(history: History, rng: np.random.Generator) -> Ints:
+    """The rows with a result that take one branch, drawn at random; none if there are no branches."""
+    columns = history.space.columns
+    switches = sorted({column.parent for column in columns if column.parent is not None})
+    if not switches:
+        return np.empty(0, dtype=np.int64)
+    j = switches[rng.integers(len(switches))]
+    level = (rng.integers(columns[j].levels) + 0.5) / columns[j].levels
+    return np.flatnonzero((np.abs(history.points[:, j] - level) < 1e-9) & (history.status == OBSERVED))
+
+
+def completed(space: Space, point: Point, rng: np.random.Generator) -> Point:
+    """The nearest representable point; what has become active and has no value yet is drawn, by the prior if any."""
+    drawn = draw(space.columns, rng.random((1, len(point))))[0]
+    return space.snap(np.where(np.isnan(point), drawn, point))
+
+
+def admitted(history: History, start: Point, move: Callable[[Point], Point], rng: np.random.Generator) -> Point:
+    """A child of ``start`` that is allowed and, if it can be had in a few tries, was not tried yet.
+
+    A child that was tried already is moved on, so that the search spreads where the neighbourhood is used up.
+    """
+    point = start
+    for _ in range(TRIES):
+        child = move(point)
+        if history.space.allows(child):
+            if not history.known(child[None])[0]:
+                return child
+            point = child
+    return history.space.encode(history.space.sample(rng))

@@ -1,0 +1,207 @@
+"""Bayesian optimisation with Gaussian processes (Jones et al. 1998, "Efficient global optimization").
+
+One Gaussian process models each goal, one each outcome constraint, and one the chance to fail. The next point maximises
+an acquisition function of theirs, over the whole space with its branches and hard constraints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from tunesmith.records import Constraint, Event, Goal
+from tunesmith.samplers import _acquisition as rules
+from tunesmith.samplers._acquisition import Acquisition, Belief, Expected, Hypervolume, Sum, chebyshev, drawn
+from tunesmith.samplers._boxes import beyond
+from tunesmith.samplers._candidates import Box, draws
+from tunesmith.samplers._kernel import Kernel
+from tunesmith.samplers._outcomes import BULK, Outcome
+from tunesmith.samplers._pareto import order
+from tunesmith.samplers._prior import believed
+from tunesmith.samplers._region import box, side
+from tunesmith.samplers._search import maximise
+from tunesmith.samplers._surrogate import Surrogate
+from tunesmith.samplers.base import OBSERVED, PENDING, Bools, Floats, History, Point, Walk
+from tunesmith.samplers.qmc import REPEATS, design
+from tunesmith.space import Space
+
+EXACT = 3  #: up to so many goals the hypervolume is reckoned with, beyond it random scalarisations
+ANCHORS = 512  #: points at which Thompson sampling draws
+CONTENDERS = 32  #: best points whose true values are drawn
+INCUMBENTS = 8  #: best points around which the acquisition is searched
+WIDE = 20  #: columns beyond which a trust region is searched alone
+FADED = 1e-3  #: experts are listened to until their weight falls below
+RULES = {"ei": rules.log_ei, "nei": rules.log_ei, "pi": rules.log_pi, "ucb": rules.ucb}
+
+
+@dataclass
+class State:
+    """What was told, and the models of it. They change in ``tell`` alone, so that they follow from the log."""
+
+    history: History
+    design: Walk
+    goals: list[Outcome]
+    constraints: list[Outcome]
+    failure: Outcome
+
+
+class GP(msgspec.Struct, frozen=True):
+    """Gaussian processes and an acquisition function.
+
+    Args:
+        acquisition: ``"ei"`` expected improvement, ``"nei"`` noisy expected improvement, ``"pi"`` probability of
+            improvement, ``"ucb"`` confidence bound, ``"thompson"`` a draw from the posterior. With several goals:
+            expected hypervolume improvement up to three, beyond it random scalarisations (ParEGO).
+        startup: quasi-random points before the first model; None: two more than there are columns, from 4 to 10.
+        beta: deviations that the confidence bound adds.
+        warp: learn a warping of each continuous parameter, for functions that change faster at one end.
+        fantasies: outcomes imagined of the pending points, over which the acquisition is averaged.
+        region: search a trust region around the best point alone; None: with one goal, in more than 20 columns or
+            beyond 1,000 observations.
+        trust: weight of the experts' prior with one observation; it fades as 1 / observations.
+    """
+
+    acquisition: Literal["ei", "nei", "pi", "ucb", "thompson"] = "ei"
+    startup: int | None = None
+    beta: float = 2.0
+    warp: bool = False
+    fantasies: int = 16
+    region: bool | None = None
+    trust: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.acquisition not in (*RULES, "thompson"):
+            names = ", ".join(map(repr, (*RULES, "thompson")))
+            raise ValueError(f"GP: acquisition={self.acquisition!r} must be one of {names}")
+        for name, least in (("startup", 1), ("beta", 0), ("fantasies", 1), ("trust", 0)):
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise ValueError(f"GP: {name}={value} must be at least {least}")
+
+    def init(
+        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+    ) -> State:
+        """Nothing observed; one model for each outcome."""
+        history, kernel = History(space, goals, constraints), Kernel(space.columns, self.warp)
+        return State(
+            history,
+            design(space, rng),
+            [Outcome(history, kernel, "goal", i) for i in range(len(goals))],
+            [Outcome(history, kernel, "constraint", i) for i in range(len(constraints))],
+            Outcome(history, kernel, "failure"),
+        )
+
+    def tell(self, state: State, event: Event) -> State:
+        """Bring the models up to date."""
+        state.design.tell(event)
+        row = state.history.tell(event)
+        if row is not None and state.history.status[row] != PENDING:
+            for outcome in (*state.goals, *state.constraints, state.failure):
+                outcome.learn(row)
+        return state
+
+    def ask(self, state: State, rng: np.random.Generator) -> Point | None:
+        """The point of the greatest acquisition."""
+        columns = len(state.history.space.columns)
+        startup = min(max(columns + 2, 4), 10) if self.startup is None else self.startup
+        if state.history.size < startup or state.goals[0].surrogate is None:
+            return state.design.next(REPEATS)
+        acquisition, incumbents = self._acquisition(state, rng), _incumbents(state)
+        region = _region(state, incumbents[0]) if self._bounded(state) else None
+        return maximise(acquisition, state.history.space, incumbents, rng, known=state.history.known, box=region)
+
+    def _bounded(self, state: State) -> bool:
+        """Whether to search a trust region alone."""
+        if self.region is None:
+            return len(state.goals) == 1 and (len(state.history.space.columns) > WIDE or state.history.size > BULK)
+        return self.region
+
+    # -- what to maximise -----------------------------------------------------------------------------------------
+
+    def _acquisition(self, state: State, rng: np.random.Generator) -> Acquisition:
+        """Improvement, times the chance to be feasible, times what experts believe; in logarithms."""
+        history = state.history
+        terms: list[Acquisition] = []
+        feasible = (history.excess[state.goals[0].rows] <= 0).all(axis=1)
+        if feasible.any():
+            terms.append(self._improvement(state, feasible, rng))
+        terms += [
+            Expected(outcome.surrogate, rules.log_pi, outcome.limit)
+            for outcome in (*state.constraints, state.failure)
+            if outcome.surrogate is not None
+        ]
+        weight = self.trust / len(state.goals[0].rows)
+        if believed(history.space.columns) and weight > FADED:
+            terms.append(Belief(history.space.columns, weight))
+        return Sum(terms)
+
+    def _improvement(self, state: State, feasible: Bools, rng: np.random.Generator) -> Acquisition:
+        """Improvement on what is known, averaged over fantasies of what pending points will give."""
+        pending = state.history.points[state.history.status == PENDING]
+        if 1 < len(state.goals) <= EXACT:
+            return self._hypervolume(state, feasible, pending, rng)
+        surrogate, means = _scalarised(state, rng) if len(state.goals) > 1 else _single(state.goals[0])
+        if self.acquisition == "thompson":
+            anchors = np.concatenate([surrogate.points[:CONTENDERS], draws(state.history.space, rng, ANCHORS)])
+            return Expected(drawn(surrogate, anchors, rng, 1)[0], rules.ucb, 0.0)
+        anchors, best = pending, means[feasible].min()
+        if self.acquisition == "nei":
+            top = np.argsort(means[feasible], kind="stable")[:CONTENDERS]
+            anchors, best = np.concatenate([surrogate.points[feasible][top], pending]), np.inf
+        if len(anchors):
+            surrogate, values = drawn(surrogate, anchors, rng, self.fantasies)
+            best = np.minimum(best, values.min(axis=1))
+        return Expected(surrogate, RULES[self.acquisition], self.beta if self.acquisition == "ucb" else best)
+
+    def _hypervolume(self, state: State, feasible: Bools, pending: Floats, rng: np.random.Generator) -> Acquisition:
+        """Improvement of the hypervolume, with a front for each fantasy."""
+        models = [_single(goal)[0] for goal in state.goals]
+        front = np.column_stack([goal.fitted() for goal in state.goals])[feasible]
+        fronts = [front]
+        if len(pending):
+            imagined = [drawn(model, pending, rng, self.fantasies) for model in models]
+            models = [model for model, _ in imagined]
+            outcomes = np.stack([values for _, values in imagined], axis=-1)  # [S, k, m]
+            fronts = [np.concatenate([front, outcome]) for outcome in outcomes]
+        return Hypervolume(models, fronts, beyond(front))
+
+
+def _single(goal: Outcome) -> tuple[Surrogate, Floats]:
+    """The model of the only goal, and its means at the rows."""
+    assert goal.surrogate is not None
+    return goal.surrogate, goal.fitted()
+
+
+def _scalarised(state: State, rng: np.random.Generator) -> tuple[Surrogate, Floats]:
+    """Many goals as one, by random weights; its hyperparameters are the means of theirs."""
+    means = np.column_stack([goal.fitted() for goal in state.goals])
+    scalar = chebyshev(means, rng.dirichlet(np.ones(means.shape[1])))
+    surrogates = [goal.surrogate for goal in state.goals if goal.surrogate is not None]
+    theta = np.mean([surrogate.theta for surrogate in surrogates], axis=0)
+    scalar = (scalar - scalar.mean()) / max(scalar.std(), 1e-12)
+    first = surrogates[0]
+    return Surrogate.condition(first.kernel, theta, first.points, scalar, first.counts), scalar
+
+
+def _region(state: State, centre: Floats) -> Box:
+    """The trust region of the first goal around the best point."""
+    surrogate, history = _single(state.goals[0])[0], state.history
+    losses = history.losses[history.status == OBSERVED, 0]
+    return box(centre, np.exp(surrogate.theta[: len(centre)]), side(losses, len(centre)))
+
+
+def _incumbents(state: State) -> Floats:
+    """The best points so far, best first, the best of each branch among them: [k, d]."""
+    history = state.history
+    rows = np.array(state.goals[0].rows)
+    means = np.column_stack([goal.fitted() for goal in state.goals])
+    best = rows[np.argsort(order(means, history.excess[rows]), kind="stable")]
+    points = history.points[best]
+    _, first = np.unique(np.isnan(points), axis=0, return_index=True)
+    chosen = np.union1d(np.sort(first)[:INCUMBENTS], np.arange(min(INCUMBENTS, len(points))))
+    incumbents: Floats = points[chosen]
+    return incumbents

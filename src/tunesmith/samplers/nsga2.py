@@ -1,0 +1,124 @@
+"""NSGA-II (Deb, Pratap, Agarwal & Meyarivan 2002), for several goals, one child at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from tunesmith.records import Constraint, Event, Goal
+from tunesmith.samplers._pareto import Ints, order
+from tunesmith.samplers.base import PENDING, History, Point, Walk
+from tunesmith.samplers.evolution import TRIES, admitted, completed, moved
+from tunesmith.samplers.qmc import design
+from tunesmith.space import Space
+
+
+class NSGA2(msgspec.Struct, frozen=True):
+    """Constrained domination, crowding, simulated binary crossover and polynomial mutation.
+
+    It is the steady-state form: every result enters the population at once, and the last one in the order leaves it. So
+    no worker waits for the end of a generation. Failed trials are last in the order.
+
+    Args:
+        population: how many members survive, and how many points of the initial design are tried first.
+        crossover: probability that a child has two parents.
+        mutation: expected number of columns of a child that are mutated.
+        crossover_index: distribution index of the crossover: the larger, the closer are children to their parents.
+        mutation_index: distribution index of the mutation.
+    """
+
+    population: int = 24
+    crossover: float = 0.9
+    mutation: float = 1.0
+    crossover_index: float = 5.0
+    mutation_index: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.population < 2:
+            raise ValueError(f"NSGA2: population={self.population} must be at least 2")
+        if not 0 <= self.crossover <= 1:
+            raise ValueError(f"NSGA2: crossover={self.crossover} must be in [0, 1]")
+        for name in ("mutation", "crossover_index", "mutation_index"):
+            value = getattr(self, name)
+            if not 0 < value < np.inf:
+                raise ValueError(f"NSGA2: {name}={value} must be > 0 and finite")
+
+    def init(
+        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+    ) -> Population:
+        """Nobody is born yet."""
+        return Population(History(space, goals, constraints), design(space, rng))
+
+    def tell(self, state: Population, event: Event) -> Population:
+        """Note what was asked; a result joins the population, and the worst of a full one leaves it."""
+        state.initial.tell(event)
+        row = state.history.tell(event)
+        if row is not None and row not in state.born and state.history.status[row] != PENDING:
+            state.born.add(row)
+            state.members = np.append(state.members, row)
+            if len(state.members) > self.population:
+                state.members = np.delete(state.members, np.argmax(state.places()))
+        return state
+
+    def ask(self, state: Population, rng: np.random.Generator) -> Point | None:
+        """A point of the initial design, or a child of the winners of two binary tournaments."""
+        history = state.history
+        if history.size < self.population or not len(state.members):
+            return state.initial.next(TRIES)
+        places = state.places()
+        rivals = rng.integers(len(places), size=(2, 2))
+        winners = rivals[[0, 1], np.argmin(places[rivals], axis=1)]
+        mother, father = history.points[state.members[winners]]
+
+        def breed(point: Point) -> Point:
+            child = self.cross(history.space, point, father, rng) if rng.random() < self.crossover else point
+            return self.mutate(history.space, child, rng)
+
+        return admitted(history, mother, breed, rng)
+
+    def cross(self, space: Space, mother: Point, father: Point, rng: np.random.Generator) -> Point:
+        """A child of two parents. It has the branches of one of them, and what depends on a branch comes with it.
+
+        Numbers that both parents have are crossed with probability 1/2 (Deb & Agrawal 1995): at the distance
+        ``beta`` times that of the parents, on either side of their mean. Other columns come from either one.
+        """
+        child = np.where(np.isnan(mother), father, mother)
+        for j, column in enumerate(space.columns):
+            a, b = mother[j], father[j]
+            if np.isnan(a) or np.isnan(b) or rng.random() < 0.5:
+                continue
+            if column.kind == "unordered":
+                child[j] = b
+                continue
+            u = rng.random()
+            beta = (2 * u if u <= 0.5 else 0.5 / (1 - u)) ** (1 / (self.crossover_index + 1))
+            child[j] = np.clip((a + b) / 2 + beta * (a - b) / 2 * rng.choice((-1, 1)), 0, 1)
+        return completed(space, child, rng)
+
+    def mutate(self, space: Space, point: Point, rng: np.random.Generator) -> Point:
+        """Some active columns changed: numbers by a polynomial step, with a tail that its index makes light."""
+        active = np.flatnonzero(~np.isnan(point))
+        child = point.copy()
+        for j in active[rng.random(len(active)) < self.mutation / max(1, len(active))]:
+            u = rng.random()
+            power = 1 / (self.mutation_index + 1)
+            step = (2 * u) ** power - 1 if u < 0.5 else 1 - (2 - 2 * u) ** power
+            child[j] = moved(space.columns[j], float(point[j]), step, rng)
+        return completed(space, child, rng)
+
+
+@dataclass(slots=True)
+class Population:
+    """State of the search: who has survived. All are rows of ``history``."""
+
+    history: History
+    initial: Walk
+    members: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    born: set[int] = field(default_factory=set)
+
+    def places(self) -> Ints:
+        """The members' places in the order of constrained domination and crowding, 0 for the best."""
+        return order(self.history.losses[self.members], self.history.excess[self.members])

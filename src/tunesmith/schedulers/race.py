@@ -1,0 +1,108 @@
+"""Close contenders are trained again until it is clear which of them is the best.
+
+Racing (Maron and Moore 1994, "Hoeffding races"; Birattari et al. 2002, "A racing algorithm for configuring
+metaheuristics") trains configurations with further seeds as long as they can't be told apart from the best one. As in
+SMAC's intensification (Hutter, Hoos and Leyton-Brown 2011, "Sequential model-based optimization for general algorithm
+configuration") a new configuration is raced against the incumbent as it comes, and half of the evaluations at most go
+into the race.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+import msgspec
+import numpy as np
+
+from tunesmith.noise import fit
+from tunesmith.records import Constraint, Event, Goal, Repeat, Start
+from tunesmith.schedulers.base import Runs
+from tunesmith.space import Space
+
+SURE = 3  #: repeats that the noise is estimated from before it is believed
+
+
+class Race(msgspec.Struct, frozen=True):
+    """Start one trial after the other, and train the best configurations again where noise may have decided.
+
+    The incumbent is the configuration with the best posterior mean (:mod:`tunesmith.noise`), as for ``study.best``.
+    The others whose difference from it is within ``reach`` standard deviations are contenders. The likeliest one to be
+    better and the incumbent are a pair, and of the two the one with fewer trials is repeated; ties are the contender's.
+    Trials that are out count as if they had come in. Where repeats have given the same value every time, nothing is
+    repeated any more. Of several goals it is the first that is raced for.
+
+    Args:
+        steps: of every trial.
+        seeds: no configuration is trained more often.
+        first: every configuration is trained so often before it is judged, unless it is given up (see ``Full``).
+        share: so much of all trials at most goes into the race, beyond those that ``first`` asks for.
+        reach: of a contender. Large values settle who is the best with more certainty, small ones leave more for new
+            configurations.
+    """
+
+    steps: int = 1
+    seeds: int = 10
+    first: int = 1
+    share: float = 0.5
+    reach: float = 2.0
+    repeats: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"Race: steps={self.steps} must be at least 1")
+        if self.seeds < 2:
+            raise ValueError(f"Race: seeds={self.seeds} must be at least 2")
+        if not 1 <= self.first <= self.seeds:
+            raise ValueError(f"Race: first={self.first} must be from 1 to seeds={self.seeds}")
+        if not 0 < self.share < 1:
+            raise ValueError(f"Race: share={self.share} must be in (0, 1)")
+        if not self.reach > 0:
+            raise ValueError(f"Race: reach={self.reach} must be over 0")
+
+    def init(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> Runs:
+        """No configuration yet."""
+        return Runs(self.steps, self.first, space, goals, constraints)
+
+    def tell(self, state: Runs, event: Event) -> Runs:
+        """Count trials and values of every configuration."""
+        state.tell(event)
+        return state
+
+    def ask(self, state: Runs, rng: np.random.Generator) -> Start | Repeat:
+        """A repeat where a configuration lacks one or the race needs one, or else another configuration."""
+        if state.owed:
+            return Repeat(state.trials[min(state.owed)], self.steps)
+        affordable = state.extra + 1 <= self.share * (state.total + 1)
+        trial = self._raced(state) if affordable else None
+        return Start(self.steps) if trial is None else Repeat(trial, self.steps)
+
+    def keep(self, state: Runs) -> Iterable[tuple[int, int]]:
+        """No trial is ever continued."""
+        return ()
+
+    def _raced(self, state: Runs) -> int | None:
+        """The trial that the race is to repeat."""
+        rows = np.flatnonzero(state.counts > state.failed)
+        if len(rows) < 2:
+            return None
+        begun, counts = state.begun[rows], state.counts[rows]
+        noise = fit(state.means[rows], counts, state.squares[rows])
+        if noise.freedom >= SURE and noise.within == 0:
+            return None
+        means = noise.means(state.means[rows], counts)
+        best = int(means.argmin())
+        gaps = means - means[best]
+        if noise.freedom >= SURE:
+            variances = noise.variances(begun - state.failed[rows])
+            gaps /= np.sqrt(variances + variances[best])
+            gaps[gaps > self.reach] = np.inf
+        gaps[best] = np.inf
+        room = begun < self.seeds
+        if not room[best]:
+            gaps[~room] = np.inf
+        rival = int(gaps.argmin())
+        if np.isinf(gaps[rival]):
+            return None
+        pair = [row for row in (rival, best) if room[row]]
+        return state.trials[int(rows[min(pair, key=lambda row: float(begun[row]))])]
