@@ -23,10 +23,11 @@ from scipy.special import erfcx, ndtr
 from tunesmith.samplers._boxes import boxes
 from tunesmith.samplers._prior import LEAST, log_prior
 from tunesmith.samplers._surrogate import Surrogate
-from tunesmith.samplers.base import Floats
+from tunesmith.samplers.base import Bools, Floats
 from tunesmith.space import Column
 
 TINY = 1e-60  #: least deviation that the rules reckon with
+OUTSIDE = -1e9  #: value outside a branch
 SURE = 1e8  #: measurements whose mean has (nearly) no noise
 FAR = 50.0  #: so many deviations away, the tail is a series
 EPSILON = 1e-15  #: least share of a box in what lies below its upper end
@@ -218,6 +219,32 @@ class Belief:
                 mode, confidence = column.prior
                 slopes[:, j] = np.nan_to_num(mode - points[:, j]) / max(1 - confidence, LEAST) ** 2
         return self.value(points), self.weight * slopes
+
+
+class Branch:
+    """Holds a search to one option of a column that opens branches: 0 there, and far below all else elsewhere.
+
+    Args:
+        column: index of the column.
+        level: of the option.
+        levels: how many options there are.
+    """
+
+    def __init__(self, column: int, level: int, levels: int) -> None:
+        self.column, self.level, self.levels = column, level, levels
+
+    def holds(self, points: Floats) -> Bools:
+        """Which of the points [q, d] take the option: [q]."""
+        taken: Bools = np.floor(points[:, self.column] * self.levels) == self.level
+        return taken
+
+    def value(self, points: Floats) -> Floats:
+        """The values of points [q, d]: [q]."""
+        return np.where(self.holds(points), 0.0, OUTSIDE)
+
+    def gradient(self, points: Floats) -> tuple[Floats, Floats]:
+        """The values [q] of points [q, d], and their derivatives [q, d]."""
+        return self.value(points), np.zeros_like(points)
 
 
 class Sum:

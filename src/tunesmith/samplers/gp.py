@@ -15,7 +15,7 @@ import numpy as np
 
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers import _acquisition as rules
-from tunesmith.samplers._acquisition import Acquisition, Belief, Expected, Hypervolume, Sum, chebyshev, drawn
+from tunesmith.samplers._acquisition import Acquisition, Belief, Branch, Expected, Hypervolume, Sum, chebyshev, drawn
 from tunesmith.samplers._boxes import beyond
 from tunesmith.samplers._candidates import Box, draws
 from tunesmith.samplers._kernel import Kernel
@@ -33,6 +33,8 @@ EXACT = 3  #: up to so many goals the hypervolume is reckoned with, beyond it ra
 ANCHORS = 512  #: points at which Thompson sampling draws
 CONTENDERS = 32  #: best points whose true values are drawn
 INCUMBENTS = 8  #: best points around which the acquisition is searched
+EXPLORED = 25  #: asks that go to neglected branches while the trials grow from one e-fold to the next
+OFTEN = 100  #: up to so many trials, of each as many as at this number
 WIDE = 20  #: columns beyond which a trust region is searched alone
 FADED = 1e-3  #: experts are listened to until their weight falls below
 RULES = {"ei": rules.log_ei, "nei": rules.log_ei, "pi": rules.log_pi, "ucb": rules.ucb}
@@ -53,7 +55,7 @@ class GP(msgspec.Struct, frozen=True):
     """Gaussian processes and an acquisition function.
 
     Args:
-        acquisition: ``"ei"`` expected improvement, ``"nei"`` noisy expected improvement, ``"pi"`` probability of
+        acquisition: ``"nei"`` noisy expected improvement, ``"ei"`` expected improvement, ``"pi"`` probability of
             improvement, ``"ucb"`` confidence bound, ``"thompson"`` a draw from the posterior. With several goals:
             expected hypervolume improvement up to three, beyond it random scalarisations (ParEGO).
         startup: quasi-random points before the first model; None: two more than there are columns, from 4 to 10.
@@ -65,7 +67,7 @@ class GP(msgspec.Struct, frozen=True):
         trust: weight of the experts' prior with one observation; it fades as 1 / observations.
     """
 
-    acquisition: Literal["ei", "nei", "pi", "ucb", "thompson"] = "ei"
+    acquisition: Literal["ei", "nei", "pi", "ucb", "thompson"] = "nei"
     startup: int | None = None
     beta: float = 2.0
     warp: bool = False
@@ -110,8 +112,9 @@ class GP(msgspec.Struct, frozen=True):
         startup = min(max(columns + 2, 4), 10) if self.startup is None else self.startup
         if state.history.size < startup or state.goals[0].surrogate is None:
             return state.design.next(REPEATS)
-        acquisition, incumbents = self._acquisition(state, rng), _incumbents(state)
-        region = _region(state, incumbents[0]) if self._bounded(state) else None
+        branch = _neglected(state.history, rng)
+        acquisition, incumbents = self._acquisition(state, branch, rng), _incumbents(state, branch)
+        region = _region(state, incumbents[0]) if self._bounded(state) and branch is None else None
         return maximise(acquisition, state.history.space, incumbents, rng, known=state.history.known, box=region)
 
     def _bounded(self, state: State) -> bool:
@@ -122,11 +125,15 @@ class GP(msgspec.Struct, frozen=True):
 
     # -- what to maximise -----------------------------------------------------------------------------------------
 
-    def _acquisition(self, state: State, rng: np.random.Generator) -> Acquisition:
+    def _acquisition(self, state: State, branch: Branch | None, rng: np.random.Generator) -> Acquisition:
         """Improvement, times the chance to be feasible, times what experts believe; in logarithms."""
-        history = state.history
+        history, rows = state.history, state.goals[0].rows
         terms: list[Acquisition] = []
-        feasible = (history.excess[state.goals[0].rows] <= 0).all(axis=1)
+        feasible = (history.excess[rows] <= 0).all(axis=1)
+        if branch is not None:
+            terms.append(branch)
+            inside = feasible & branch.holds(history.points[rows])
+            feasible = inside if inside.any() else feasible
         if feasible.any():
             terms.append(self._improvement(state, feasible, rng))
         terms += [
@@ -194,13 +201,27 @@ def _region(state: State, centre: Floats) -> Box:
     return box(centre, np.exp(surrogate.theta[: len(centre)]), side(losses, len(centre)))
 
 
-def _incumbents(state: State) -> Floats:
-    """The best points so far, best first, the best of each branch among them: [k, d]."""
+def _neglected(history: History, rng: np.random.Generator) -> Branch | None:
+    """The option that was tried least of a column that opens branches, for a share of the asks; None for the others."""
+    columns = history.space.columns
+    switches = sorted({column.parent for column in columns if column.parent is not None})
+    if not switches or rng.random() >= EXPLORED / max(history.size, OFTEN):
+        return None
+    column = switches[rng.integers(len(switches))]
+    positions = history.points[:, column]
+    levels = (positions[~np.isnan(positions)] * columns[column].levels).astype(np.intp)
+    return Branch(column, int(np.argmin(np.bincount(levels, minlength=columns[column].levels))), columns[column].levels)
+
+
+def _incumbents(state: State, branch: Branch | None) -> Floats:
+    """The best points so far, in a branch or in all; best first, the best of each branch among them: [k, d]."""
     history = state.history
     rows = np.array(state.goals[0].rows)
     means = np.column_stack([goal.fitted() for goal in state.goals])
     best = rows[np.argsort(order(means, history.excess[rows]), kind="stable")]
     points = history.points[best]
+    if branch is not None:
+        points = points[branch.holds(points)]
     _, first = np.unique(np.isnan(points), axis=0, return_index=True)
     chosen = np.union1d(np.sort(first)[:INCUMBENTS], np.arange(min(INCUMBENTS, len(points))))
     incumbents: Floats = points[chosen]
