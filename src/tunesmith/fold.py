@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from tunesmith.definition import NOTHING, Given, changed, fit
 from tunesmith.records import (
@@ -220,12 +221,16 @@ class Fold:
         start = own[0] if own else trial.start
         return Asked(self.asks, self.number, trial.id, trial.config, start, trial.until, tags=("retry",), worker=worker)
 
+    def sampling(self) -> tuple[Any, Any, np.random.Generator]:
+        """The sampler, its state, which is not to be changed, and the randomness of its next proposal."""
+        return self._sampler, self._sampling, stream(self.definition.seed, "sampler", self.asks)
+
     def _propose(self) -> Config | None:
         """A configuration from the sampler that was not tried yet; None (and a message) where none is left."""
         space = self.definition.space
-        rng = stream(self.definition.seed, "sampler", self.asks)
+        sampler, state, rng = self.sampling()
         for _ in range(FEW if space.size <= ENUMERABLE else TRIES):
-            point = self._sampler.ask(self._sampling, rng)
+            point = sampler.ask(state, rng)
             if point is None:
                 break
             config = space.decode(point)

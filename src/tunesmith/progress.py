@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
+from tunesmith import samplers
 from tunesmith.noise import Estimate
 from tunesmith.records import Goal
 from tunesmith.study import Study
@@ -53,6 +54,14 @@ def _part(study: Study, members: list[Trial]) -> float | None:
     return float(min(1.0, done / (whole * steps)))
 
 
+def chosen(study: Study, workers: int = 1) -> str:
+    """What ``Auto`` has chosen for the study and why, in one line; empty with any other sampler."""
+    if study.definition.sampler.name != "Auto":
+        return ""
+    sampler, why = samplers.Auto().choose(study.space, study.goals, len(study.trials), workers)
+    return f"sampler: {type(sampler).__name__}, since {why}"
+
+
 class Progress:
     """Shows a study while it runs: a context manager, to be called with the study as often as you like.
 
@@ -61,11 +70,12 @@ class Progress:
 
     Args:
         seconds: the time that the run may take, if that is limited.
+        workers: jobs at once, for the line that says what ``Auto`` has chosen.
         stream: where to write; standard error by default.
     """
 
-    def __init__(self, seconds: float | None = None, stream: TextIO | None = None) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float | None = None, stream: TextIO | None = None, workers: int = 1) -> None:
+        self.seconds, self.workers = seconds, workers
         self.stream = sys.stderr if stream is None else stream
         self._study: Study | None = None
         self._live: Live | None = None
@@ -90,6 +100,9 @@ class Progress:
         self._goal = study.goals[0]
         self._first = snapshot(study)
         self._began = time.monotonic()
+        line = chosen(study, self.workers)
+        if line:
+            self.stream.write(line + "\n")
         if self.stream.isatty():
             self._live = _live(self.stream)
         self._next = self._began + (0.0 if self._live else 1.0)

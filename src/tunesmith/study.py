@@ -10,6 +10,8 @@ from itertools import islice
 from threading import RLock
 from typing import Any, NamedTuple, overload
 
+import numpy as np
+
 from tunesmith import samplers, schedulers
 from tunesmith.definition import (
     Given,
@@ -548,6 +550,13 @@ class Study:
         if self._judged is None or self._judged[0] is not folded or self._judged[1] != folded.number:
             self._judged = folded, folded.number, Incumbents(self.trials, self.goals, self.constraints)
         return self._judged[2]
+
+    def sampling(self) -> tuple[Any, Any, np.random.Generator]:
+        """The sampler, its state, which is not to be changed, and the randomness of its next proposal: for a look at
+        what it has learned. ``sampler.ask(state, rng)`` is what it proposes next.
+        """
+        with self._lock:
+            return self._deciding().sampling()
 
     def keep(self) -> set[tuple[int, int]]:
         """The checkpoints, as (trial, step), that may still be needed: by a job that is out or may be asked, with

@@ -162,6 +162,27 @@ def test_plot(kind: str, call: Any, store: Path, tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "figure.svg").read_text()
 
 
+@pytest.fixture
+def modelled(tmp_path: Path) -> Path:
+    """A study with a model-based sampler."""
+    path = tmp_path / "modelled.db"
+    space = ts.Space({"lr": ts.Float(1e-4, 1.0, log=True), "units": ts.Ordinal([16, 32, 64])})
+    with ts.Study(space, ts.Goal("loss"), ts.samplers.TPE(startup=4), store=path, trials=6) as study:
+        while job := study.ask():
+            study.tell(job, {"loss": job.config["lr"]})
+    return path
+
+
+def test_plot_of_the_surrogate(call: Any, misuse: Misuse, modelled: Path, store: Path, tmp_path: Path) -> None:
+    assert call("plot", modelled, "surrogate").out == "surrogate.png\n"
+    assert (tmp_path / "surrogate.png").read_bytes().startswith(b"\x89PNG")
+    done = call("plot", modelled, "surrogate", "--parameter", "units", "--output", "units.svg", "--json")
+    assert json.loads(done.out) == {"file": "units.svg"}
+    assert "no parameter 'speed' varies" in misuse("plot", modelled, "surrogate", "--parameter", "speed")
+    assert "--parameter is for the surrogate" in misuse("plot", modelled, "curves", "--parameter", "lr")
+    assert "QMC has no model to draw" in misuse("plot", store, "surrogate")
+
+
 def test_replay_of_an_edited_log_has_differences(call: Any, store: Path) -> None:
     with sqlite3.connect(store) as connection:
         (body,) = connection.execute("SELECT body FROM events WHERE ask = 0").fetchone()

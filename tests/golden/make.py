@@ -9,11 +9,12 @@ import numpy as np
 
 from tunesmith import Space, Study, samplers
 from tunesmith.records import encode
-from tunesmith.schedulers import PBT, Full, Jitter, Perturb, Tournament, TTest
-from tunesmith.space import Categorical, Float
-from tunesmith.testing import GOAL, finite, mixed, play
+from tunesmith.schedulers import PBT, Full, Jitter, Perturb, Race, Tournament, TTest
+from tunesmith.space import Categorical, Float, Integer
+from tunesmith.testing import GOAL, finite, mixed, nested, play
 
 HERE = Path(__file__).parent
+GRID = Space({"depth": Integer(1, 12), "width": Integer(8, 256, log=True, step=8)})  #: finite: rounding moves no choice
 
 
 def studies() -> Iterator[tuple[str, Study]]:
@@ -25,6 +26,14 @@ def studies() -> Iterator[tuple[str, Study]]:
     yield "synchronous-tournament", Study(mixed(), GOAL, samplers.QMC("halton"), jitter, seed=2)
     t_test = PBT(population=5, ready=2, steps=16, exploit=TTest(window=3, level=0.4), explore=Perturb(resample=0.3))
     yield "t-test", Study(mixed(), GOAL, samplers.Uniform(), t_test, seed=3)
+    yield "tpe", Study(nested(), GOAL, samplers.TPE(startup=6), seed=5, trials=25)
+    yield "gp", Study(GRID, GOAL, samplers.GP(), seed=6, trials=20)
+    yield "cmaes", Study(GRID, GOAL, samplers.CMAES(population=4), seed=7, trials=40)
+    evolution = samplers.RegularizedEvolution(population=6, sample=3)
+    yield "regularized-evolution", Study(nested(), GOAL, evolution, seed=8, trials=30)
+    yield "nsga2", Study(mixed(), GOAL, samplers.NSGA2(population=6), seed=9, trials=30)
+    yield "seeds", Study(mixed(), GOAL, samplers.QMC(), Full(2, seeds=3), seed=10, trials=30)
+    yield "race", Study(mixed(), GOAL, samplers.Uniform(), Race(2, seeds=4), seed=11, trials=30)
 
 
 def main() -> None:

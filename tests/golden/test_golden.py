@@ -14,7 +14,7 @@ LOGS = sorted(Path(__file__).parent.glob("*.jsonl"))
 
 
 def test_there_are_logs() -> None:
-    assert len(LOGS) >= 6
+    assert len(LOGS) >= 13
 
 
 @pytest.mark.parametrize("log", LOGS, ids=lambda log: log.stem)

@@ -237,9 +237,8 @@ def surrogate(noise: float = 0.01) -> Surrogate:
 
 def pending() -> acquisition.Acquisition:
     rng, model = np.random.default_rng(6), surrogate()
-    out = points(rng, 3)
-    later = model.with_pending(out).fantasise(model.sample(out, rng, 8))
-    return Expected(later, log_ei, later.y.min(axis=1))
+    later, values = drawn(model, points(rng, 3), rng, 8)
+    return Expected(later, log_ei, np.minimum(model.y.min(), values.min(axis=1)))
 
 
 def noisy() -> acquisition.Acquisition:
@@ -256,6 +255,31 @@ def thompson() -> acquisition.Acquisition:
 @pytest.mark.parametrize("make", [pending, noisy, thompson])
 def test_gradients_with_the_surrogate(make: Callable[[], acquisition.Acquisition]) -> None:
     check_gradients(make(), 5e-4)
+
+
+def test_each_draw_is_the_posterior_had_it_been_seen() -> None:
+    """Without noise in what was drawn; what was observed stays as it was, and deviations only shrink."""
+    rng, model = np.random.default_rng(0), surrogate()
+    out, at = points(rng, 4), points(rng, 30)
+    seen, values = drawn(model, out, rng, 5)
+    means, sd = seen.predict(at)
+    assert values.shape == (5, 4) and means.shape == (5, 30) and (sd <= model.predict(at)[1] + 1e-9).all()
+    together, counts = np.concatenate([model.points, out]), np.append(model.counts, np.full(4, acquisition.SURE))
+    for drawn_values, mean in zip(values, means, strict=True):
+        y = np.append(model.y, drawn_values)
+        alone = Surrogate.condition(model.kernel, model.theta, together, y, counts)
+        np.testing.assert_allclose(np.array([mean, sd]), alone.predict(at), atol=1e-6)
+
+
+def test_draws_at_points_seen_or_alike_change_little_between_them() -> None:
+    """Points that nearly coincide make no wild functions: all stay within a few deviations of what was believed."""
+    rng, model = np.random.default_rng(0), surrogate(1e-6)
+    near = np.repeat(model.points[:1], 20, axis=0)
+    near[:, [0, 3]] += 1e-5 * rng.standard_normal((20, 2))
+    seen, _ = drawn(model, np.concatenate([model.points, near]), rng, 16)
+    at = points(rng, 200)
+    mean, sd = model.predict(at)
+    assert (np.abs(seen.predict(at)[0] - mean) / sd).max() < 6
 
 
 def test_a_function_drawn_goes_through_its_values() -> None:

@@ -92,3 +92,15 @@ def test_prior_is_a_density_and_draws_follow_it(domain: Float | Categorical) -> 
     for low, high in [(0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1)]:
         mass = density[(u >= low) & (u < high)].sum() / len(u)
         assert np.mean((drawn >= low) & (drawn < high)) == pytest.approx(mass, abs=2e-3)
+
+
+def test_a_walk_answers_the_same_however_often_it_is_asked() -> None:
+    """Also where everything is taken, which a finite space under a scheduler that repeats comes to."""
+    space = Space({"z": Categorical(["a", "b", "c"])})
+    walk = design(space, np.random.default_rng(0))
+    for trial in range(8):
+        first, again = walk.next(4), walk.next(4)
+        assert first is not None and again is not None
+        np.testing.assert_array_equal(first, again)
+        walk.tell(Asked(trial, 0, trial, space.decode(first), 0, 1))
+    assert len(walk.taken) == 3

@@ -144,9 +144,6 @@ def test_posterior_against_a_dense_solve(make, warp):
     cov = covariance(model, points, points) - cross @ np.linalg.solve(dense, cross.T)
     np.testing.assert_allclose(model.predict(points)[0], mean, rtol=1e-8, atol=1e-10)
     np.testing.assert_allclose(model.predict(points)[1], np.sqrt(np.diag(cov)), rtol=1e-8)
-    np.testing.assert_allclose(model.joint(points)[0], mean, rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(model.joint(points)[1], cov, atol=1e-10)
-    np.testing.assert_allclose(model.cross(points[:3], points[2:]), cov[:3, 2:], atol=1e-10)
 
 
 @pytest.mark.parametrize(("make", "warp"), CASES)
@@ -170,8 +167,8 @@ def test_posterior_gradients(make, warp, fantasies):
     space = make()
     model = surrogate(space, warp)
     if fantasies:
-        pending = drawn(space, 3, seed=5)
-        model = model.with_pending(pending).fantasise(np.random.default_rng(0).normal(size=(4, 3)))
+        y = np.random.default_rng(0).normal(size=(4, len(model.y) + 3))
+        model = model.extend(drawn(space, 3, seed=5), y, np.append(model.counts, np.ones(3)))
     points = np.where(np.isnan(p := drawn(space, 6, seed=2)), np.nan, np.clip(p, 0.05, 0.95))
     unordered = [column.kind == "unordered" for column in space.columns]
     points[:, unordered] = p[:, unordered]
@@ -208,30 +205,16 @@ def test_extended_is_conditioned_anew(make, warp):
     np.testing.assert_allclose(recounted.predict(points), anew.predict(points), rtol=1e-8, atol=1e-8)
 
 
-def test_pending_points():
-    """What is expected of pending points changes no mean; each fantasy is the posterior had it come true."""
+def test_several_vectors_of_values():
+    """Each fantasy is the posterior had it come true, all with the same deviation."""
     model, pending = surrogate(nested()), drawn(nested(), 3, seed=5)
-    points, outcomes = drawn(nested(), 8, seed=6), np.random.default_rng(0).normal(size=(4, 3))
-    believing = model.with_pending(pending)
-    np.testing.assert_allclose(believing.predict(points)[0], model.predict(points)[0], atol=1e-8)
-    assert (believing.predict(points)[1] <= model.predict(points)[1] + 1e-12).all()
-    means, sd = believing.fantasise(outcomes).predict(points)
+    points, y = drawn(nested(), 8, seed=6), np.random.default_rng(0).normal(size=(4, len(model.y) + 3))
+    together, counts = np.concatenate([model.points, pending]), np.append(model.counts, np.ones(3))
+    means, sd = model.extend(pending, y, counts).predict(points)
     assert means.shape == (4, 8) and sd.shape == (8,)
-    together, counts = np.concatenate([model.points, pending]), np.concatenate([model.counts, np.ones(3)])
-    for outcome, mean in zip(outcomes, means, strict=True):
-        y = np.concatenate([model.y, outcome])
-        alone = Surrogate.condition(model.kernel, model.theta, together, y, counts)
+    for values, mean in zip(y, means, strict=True):
+        alone = Surrogate.condition(model.kernel, model.theta, together, values, counts)
         np.testing.assert_allclose(np.array([mean, sd]), alone.predict(points), atol=1e-8)
-
-
-def test_samples_have_the_posterior_moments():
-    model, points = surrogate(mixed()), drawn(mixed(), 4, seed=1)
-    draws = model.sample(points, np.random.default_rng(0), 20_000)
-    mean, cov = model.joint(points)
-    np.testing.assert_allclose(draws.mean(axis=0), mean, atol=0.05)
-    np.testing.assert_allclose(np.cov(draws.T), cov, atol=0.05)
-    again = model.sample(np.repeat(points[:1], 3, axis=0), np.random.default_rng(0), 5)  # a singular covariance
-    np.testing.assert_allclose(again, again[:, :1] * np.ones(3), atol=1e-3)
 
 
 # -- the fit ------------------------------------------------------------------------------------------------------
@@ -326,7 +309,7 @@ def test_degenerate_data(y, same):
     points = drawn(mixed(), len(y))
     points = np.repeat(points[:1], len(y), axis=0) if same else points
     model = Surrogate.fit(Kernel(mixed().columns), points, np.array(y))
-    for values in (*model.predict(points), *model.gradients(points), model.sample(points, np.random.default_rng(0), 2)):
+    for values in (*model.predict(points), *model.gradients(points)):
         assert np.isfinite(values).all()
     assert (model.predict(points)[1] > 0).all()
 

@@ -173,6 +173,16 @@ def test_bins_by_hand() -> None:
     np.testing.assert_allclose(density(mixture, np.array([[0.125], [0.375], [0.625], [0.875]])) / 4, mass)
 
 
+def test_the_least_bandwidths() -> None:
+    """Trials in one place: (k + 2)^-2 for a number, 1 / (k + 2) where there are bins, and the floor if it is more."""
+    space = ts.Space({"x": ts.Float(0.0, 1.0), "k": ts.Integer(1, 10)})
+    for count, floor, number, level in ((2, 0.0, 1 / 16, 1 / 4), (14, 0.0, 1 / 256, 1 / 16), (14, 0.1, 0.1, 0.1)):
+        trials = np.tile([0.5, 0.45], (count, 1))  # beside the middle, where the prior's mode is a close neighbour
+        mixture = estimate(space, range(2), trials, np.ones(count), floor=floor)
+        np.testing.assert_allclose(mixture.width[:-1, 0], number)
+        np.testing.assert_allclose(mixture.widths[0, 4], level)
+
+
 def test_older_splits_and_weights() -> None:
     assert [TPE().count(n) for n in (1, 20, 21, 1000)] == [1, 3, 4, 25]
     assert [TPE(gamma="sqrt").count(n) for n in (1, 100, 101, 40_000)] == [1, 3, 3, 25]

@@ -48,7 +48,7 @@ _STYLE: Any = {
 }
 
 
-def _styled(draw: Callable[P, R]) -> Callable[P, R]:
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
     """Draw in the common style, and leave the caller's settings alone."""
 
     @wraps(draw)
@@ -63,7 +63,8 @@ def _styled(draw: Callable[P, R]) -> Callable[P, R]:
     return inner
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank(width: float, height: float) -> Figure:
+    """A figure of this size in inches that keeps its parts apart."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -77,7 +78,7 @@ def _whole_steps(axes: Axes, most: int) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(most, integer=True))
 
 
-@_styled
+@styled
 def plot_schedule(schedule: Schedule, study: Study | None = None) -> Figure:
     """The hyperparameters of a schedule over the steps, one panel a parameter.
 
@@ -91,7 +92,7 @@ def plot_schedule(schedule: Schedule, study: Study | None = None) -> Figure:
     names = varying or schedule.parameters
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
-    figure = _figure(0.6 + 2.7 * columns, 0.5 + 1.9 * rows)
+    figure = blank(0.6 + 2.7 * columns, 0.5 + 1.9 * rows)
     panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=False):
         _schedule_panel(axes, name, schedule, domains.get(name), () if study is None else study.trials)
@@ -160,7 +161,7 @@ def _schedule_panel(axes: Axes, name: str, schedule: Schedule, domain: Domain | 
         axes.set_ylim(*around)
 
 
-@_styled
+@styled
 def plot_lineage(study: Study) -> Figure:
     """The family tree: a lane a place of the population, a bar a trial, coloured by the goal over the steps.
 
@@ -178,7 +179,7 @@ def plot_lineage(study: Study) -> Figure:
     y = {number: float(places[lane]) for number, lane in family.lanes.items()}
     height = min(12.0, 1.3 + 0.22 * max(4, len(places)))
     width = min(5.0, 0.45 * 72 * (height - 1.3) / max(4, len(places)))
-    figure = _figure(8.0, height)
+    figure = blank(8.0, height)
     axes = figure.subplots()
     scale = _scale([value for trial in study.trials for value in trial.values(goal.metric)[1]], goal)
     reach = 0.4 * min((trial.step - trial.start for trial in study.trials if trial.step > trial.start), default=1)
@@ -266,7 +267,7 @@ def _sorted_lanes(family: Lineage, goal: Goal) -> dict[int, int]:
     return {lane: place for place, lane in enumerate(order)}
 
 
-@_styled
+@styled
 def plot_curves(studies: Study | Mapping[str, Study], metric: str | None = None) -> Figure:
     """A metric over the steps for every trial, one panel a study, the winner's line of ancestors emphasised.
 
@@ -279,7 +280,7 @@ def plot_curves(studies: Study | Mapping[str, Study], metric: str | None = None)
     """
     named = {studies.name: studies} if isinstance(studies, Study) else dict(studies)
     metric = metric or next(iter(named.values())).goals[0].metric
-    figure = _figure(1.2 + 3.6 * len(named), 3.2)
+    figure = blank(1.2 + 3.6 * len(named), 3.2)
     panels = figure.subplots(1, len(named), sharex=True, sharey=True, squeeze=False).ravel()
     everything: list[float] = []
     for axes, (name, study) in zip(panels, named.items(), strict=True):

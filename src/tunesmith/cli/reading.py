@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from tunesmith.analysis import figures, tables
+from tunesmith.analysis import figures, surrogates, tables
 from tunesmith.analysis import schedule as schedules
 from tunesmith.cli import output, retraining
 from tunesmith.cli.errors import Misuse
@@ -205,12 +205,19 @@ _FIGURES: dict[str, Callable[[Study], Any]] = {
 
 def plot(
     store: Address,
-    kind: Annotated[Literal["schedule", "lineage", "curves"], typer.Argument(help="What to draw.", show_default=False)],
+    kind: Annotated[
+        Literal["schedule", "lineage", "curves", "surrogate"], typer.Argument(help="What to draw.", show_default=False)
+    ],
     name: Name = None,
+    parameter: Annotated[
+        str | None, typer.Option("--parameter", help="Along which the surrogate is drawn; by default the first one.")
+    ] = None,
     out: Output = None,
     json: Json = False,
 ) -> None:
-    """Draw the schedule, the lineage or the learning curves."""
+    """Draw the schedule, the lineage, the learning curves, or the sampler's model."""
+    if parameter is not None and kind != "surrogate":
+        raise Misuse(f"--parameter is for the surrogate, not for the {kind}")
     file = out or Path(f"{kind}.png")
     if file.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise Misuse(f"{file}: the ending must be .png, .svg or .pdf")
@@ -219,7 +226,7 @@ def plot(
     except ModuleNotFoundError:
         raise Misuse("pictures need matplotlib: pip install 'tunesmith[figures]'") from None
     with find(store, name) as study:
-        figure = _FIGURES[kind](study)
+        figure = surrogates.plot_surrogate(study, parameter) if kind == "surrogate" else _FIGURES[kind](study)
     figure.savefig(file)
     _report(file, json)
 

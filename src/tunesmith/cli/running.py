@@ -126,7 +126,7 @@ def run(
     with Study(
         searched,
         _goals(minimise or [], maximise or [], code),
-        construct(sampler, _Samplers(), "sampler") if sampler else code.beside.get("sampler"),
+        construct(sampler, _Samplers(), "sampler") if sampler else code.beside.get("sampler", samplers.Auto()),
         chosen,
         _checked(store),
         name=name,

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tunesmith import schedulers
+from tunesmith import samplers, schedulers
 from tunesmith.execution.adapters import as_task
 from tunesmith.execution.base import ExecutionError, Executor
 from tunesmith.execution.checkpoints import Checkpoints
@@ -62,7 +62,7 @@ def tune(
         minimise: of the one to minimise; or
         goals: all goals.
         constraints: outcome constraints that the best trial has to satisfy.
-        sampler: where to look next; uniform draws by default.
+        sampler: where to look next; :class:`tunesmith.samplers.Auto` by default.
         scheduler: which job is next; by default every trial is trained for ``steps`` steps.
         trials: how many trials are started in all, those of earlier runs and repeats of a configuration included.
         seconds: how long this run may take; what is running then goes on in the next one.
@@ -100,7 +100,7 @@ def tune(
     space = space if isinstance(space, Space) else Space(space)
     _check_end(space, scheduler, trials, seconds)
     study = Study(
-        space, _goals(maximise, minimise, goals), sampler, scheduler, store,
+        space, _goals(maximise, minimise, goals), samplers.Auto() if sampler is None else sampler, scheduler, store,
         name=name, seed=seed, constraints=constraints, trials=trials,
     )  # fmt: skip
     try:
@@ -160,7 +160,7 @@ def run(
         if progress is None:
             progress = sys.stderr.isatty() and find_spec("rich") is not None
         if isinstance(progress, bool):
-            progress = stack.enter_context(Progress(seconds)) if progress else None
+            progress = stack.enter_context(Progress(seconds, workers=workers)) if progress else None
         return drive(
             study,
             executor,

@@ -189,10 +189,12 @@ def drawn(model: Surrogate, points: Floats, rng: np.random.Generator, count: int
     ``Expected(model, ucb, 0.0)`` is the function drawn, and between the candidates what is expected given them:
     flatter than a draw. The best candidate should be among the incumbents of the search.
     """
-    values = model.sample(points, rng, count)
-    known = np.broadcast_to(model.y, (count, len(model.y)))
+    n, mean = len(model.points), model.predict(points)[0]
     counts = np.concatenate([model.counts, np.full(len(points), SURE)])
-    return model.extend(points, np.concatenate([known, values], axis=1), counts), values
+    seen = model.extend(points, np.concatenate([model.y, mean]), counts)
+    values = mean + rng.normal(size=(count, len(points))) @ np.tril(seen.factor[n:, n:]).T  # as sure as they are seen
+    known = np.broadcast_to(model.y, (count, n))
+    return seen.extend(points[:0], np.concatenate([known, values], axis=1), counts), values
 
 
 class Belief:

@@ -14,6 +14,7 @@ LEAP = 3.0  #: by how much steps grow where the slope does not fall
 ARMIJO = 1e-4  #: least share of the expected gain that a step must bring
 CLOSE = 1e-6  #: the ascent ends with steps less than this
 BLOCKED = 1e-4  #: or less than this, after one that a constraint refused
+LEAST = 1e-100  #: least fall of the slope along a step that tells of the curvature
 FLAT = 1e-10  #: or expected gains of less than this share of the value
 
 Ints = NDArray[np.intp]
@@ -81,7 +82,7 @@ class Ascent:
         Returns which slopes did fall, so that there was something to learn.
         """
         curved = np.einsum("si,si->s", step, bend)
-        fit: Bools = curved > 1e-10 * np.linalg.norm(step, axis=1) * np.linalg.norm(bend, axis=1)
+        fit: Bools = curved > np.maximum(1e-10 * np.linalg.norm(step, axis=1) * np.linalg.norm(bend, axis=1), LEAST)
         rows, step, bend, curved = rows[fit], step[fit], bend[fit], curved[fit]
         scale = np.where(self.fresh[rows], curved / np.einsum("si,si->s", bend, bend), 1.0)
         inverse = self.inverse[rows] * scale[:, None, None]

@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.samplers._kernel import Kernel
+from tunesmith.samplers._pareto import order
 from tunesmith.samplers._surrogate import Surrogate
-from tunesmith.samplers._transform import Transform
+from tunesmith.samplers._transform import POWERS, Transform, balanced
 from tunesmith.samplers.base import FAILED, OBSERVED, Floats, History
 
+PLAIN = (1.0,)  #: the power that changes nothing
+CLEAR = 3.0  #: by so much must the logarithm of a probability be higher: 20 times as likely
 GROWTH = 1.05  #: hyperparameters are fitted anew when there are so many times more rows
 YOUNG = 40  #: up to so many rows they are also fitted from their prior's mode, and to the end
 WARM = 12  #: steps of the optimiser in a later fit, which begins where the last one ended
@@ -30,7 +33,8 @@ class Outcome:
         rows: of the history, on which the posterior is conditioned, or None yet.
         values: [n], theirs, transformed.
         surrogate: the posterior of the transformed values, None before there are two rows.
-        transform: from the outcome's values.
+        transform: from the outcome's values, of a goal.
+        limit: the transformed value up to which a constraint holds, or a trial does not fail.
     """
 
     def __init__(
@@ -39,14 +43,12 @@ class Outcome:
         self.history, self.kernel, self.kind, self.index = history, kernel, kind, index
         self.surrogate: Surrogate | None = None
         self.transform: Transform
+        self.limit = 0.0
         self.rows: list[int] = []
         self._every: dict[int, None] = {}  # all rows that have the outcome, in the order in which they got it
         self._next = 2  # rows at which to fit again
-
-    @property
-    def limit(self) -> float:
-        """The transformed value up to which a constraint holds, or a trial does not fail."""
-        return 0.0 if self.kind == "failure" else float(self.transform.apply(np.zeros(1))[0])
+        self._powers: tuple[float, ...] = PLAIN
+        self._thetas: dict[tuple[float, ...], Floats] = {}  # of the last fit, by the powers that the transform may take
 
     def fitted(self) -> Floats:
         """Posterior means at the rows: [n]. By the normal equations, without a prediction."""
@@ -65,7 +67,7 @@ class Outcome:
         elif not has and row in self._every:
             del self._every[row]
             self._next = 0
-        elif not has or row not in self.rows:
+        elif not has or (self.surrogate is not None and row not in self.rows):
             return
         if len(self._every) < 2 or (self.kind == "failure" and not (self.history.status == FAILED).any()):
             self.surrogate = None
@@ -82,11 +84,20 @@ class Outcome:
         values: Floats = source[rows, self.index]
         return values
 
+    def _merits(self, rows: list[int]) -> Floats:
+        """Of which the least are the best rows: for all goals the same ones."""
+        if self.kind == "goal":
+            return order(self.history.losses[rows], self.history.excess[rows]).astype(np.float64)
+        return self._values(rows)
+
     def _transformed(self) -> Floats:
         values = self._values(self.rows)
         if self.kind == "failure":
             return values
-        self.transform = Transform.fit(values)
+        if self.kind == "constraint":
+            values, self.limit = balanced(values)
+            return values
+        self.transform = Transform.fit(values, self._powers)
         return self.transform.apply(values)
 
     def _update(self, fresh: bool) -> None:
@@ -99,19 +110,36 @@ class Outcome:
             self.surrogate = Surrogate.condition(self.kernel, self.surrogate.theta, points, y, counts)
 
     def _fit(self) -> None:
-        """New hyperparameters, from those of before; and new rows where there are too many."""
+        """New hyperparameters, from those of before; and new rows where there are too many.
+
+        Values are transformed by a power if this makes them clearly likelier under the process.
+        """
         every = list(self._every)
-        self.rows = [every[i] for i in _spread(self._values(every), BULK)]
+        self.rows = [every[i] for i in _spread(self._merits(every), BULK)]
         self._next = math.ceil(len(every) * GROWTH)
-        y, points, counts = self._transformed(), self.history.points[self.rows], self._counts()
+        likeliest = -math.inf
+        for powers in (PLAIN, POWERS) if self.kind == "goal" else (PLAIN,):
+            self._powers = powers
+            evidence, theta = self._tuned()
+            self._thetas[powers] = theta
+            if evidence > likeliest + CLEAR:
+                likeliest, best = evidence, powers
+        self._powers = best
+        points, counts = self.history.points[self.rows], self._counts()
+        self.surrogate = Surrogate.condition(self.kernel, self._thetas[best], points, self._transformed(), counts)
+
+    def _tuned(self) -> tuple[float, Floats]:
+        """The likeliest hyperparameters for the values as they are transformed now, and how likely both are."""
+        values, y = self._values(self.rows), self._transformed()
         some = _spread(y, FIT)
-        young = len(some) <= YOUNG
-        before = None if self.surrogate is None else self.surrogate.theta
-        theta = Surrogate.fit(
-            self.kernel, points[some], y[some], counts[some], before,
-            restarts=1 if young or before is None else 0, iterations=50 if young or before is None else WARM,
-        ).theta  # fmt: skip
-        self.surrogate = Surrogate.condition(self.kernel, theta, points, y, counts)
+        before = self._thetas.get(self._powers)
+        anew = before is None or len(some) <= YOUNG
+        fitted = Surrogate.fit(
+            self.kernel, self.history.points[self.rows][some], y[some], self._counts()[some], before,
+            restarts=1 if anew else 0, iterations=50 if anew else WARM,
+        )  # fmt: skip
+        jacobian = float(self.transform.log_slopes(values[some]).sum()) if self.kind == "goal" else 0.0
+        return fitted.evidence + jacobian, fitted.theta
 
     def _counts(self) -> Floats:
         counts: Floats = np.maximum(self.history.counts[self.rows], 1).astype(np.float64)

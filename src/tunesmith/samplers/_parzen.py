@@ -187,7 +187,7 @@ class Mixture:
         weights: [k], at least 0.
         prior: weight of the prior's component.
         rule: of the bandwidths.
-        floor: least bandwidth.
+        floor: least bandwidth; with k points at least ``(k + 2)^-2``, and ``1 / (k + 2)`` where there are bins.
         expert: whether the prior is what experts believe; otherwise a wide normal and even masses.
     """
 
@@ -205,8 +205,9 @@ class Mixture:
         lacking = np.full((len(layout.nominal), 1), -1)
         self.nominal = np.concatenate([points.nominal, lacking], axis=1)
         split = len(layout.normal)
-        self._numbers(points.numbers, mode[:split], spread[:split], rule, floor)
-        self._bins(points, mode[split:], spread[split:], rule, floor)
+        kernels = len(weights) + 2.0
+        self._numbers(points.numbers, mode[:split], spread[:split], rule, max(floor, kernels**-2))
+        self._bins(points, mode[split:], spread[split:], rule, max(floor, 1 / kernels))
 
     def _numbers(self, values: Floats, mode: Floats, spread: Floats, rule: Bandwidth, floor: float) -> None:
         """Centres and widths [k + 1, normal] of the kernels that have a density."""

@@ -18,9 +18,9 @@ GAIN = 1e-3  #: least improvement that counts, as a share of the range of the va
 def side(losses: Floats, columns: int) -> float:
     """The side of the region after these losses [n] in the order in which they came, with so many columns."""
     patience = max(4, columns)
-    best = np.minimum.accumulate(losses)
-    worst = np.maximum.accumulate(losses)
-    improved = losses[1:] < best[:-1] - GAIN * (worst[:-1] - best[:-1])
+    best = np.minimum.accumulate(losses / 4)  # a quarter of the greatest values has no overflow
+    worst = np.maximum.accumulate(losses / 4)
+    improved = losses[1:] / 4 < best[:-1] - GAIN * (worst[:-1] - best[:-1])
     length, won, lost = FIRST, 0, 0
     for better in improved.tolist():
         won, lost = (won + 1, 0) if better else (0, lost + 1)
@@ -41,7 +41,7 @@ def box(centre: Floats, scales: Floats, length: float) -> tuple[Floats, Floats]:
         scales: [d], length-scales: the region is longer where the function is smoother, of the same volume.
         length: side of a cube of this volume.
     """
-    sides = length * scales / np.exp(np.mean(np.log(scales)))
+    sides = length * scales / np.exp(np.mean(np.log(scales[~np.isnan(centre)])))
     middle = np.where(np.isnan(centre), 0.5, centre)
     sides = np.where(np.isnan(centre), 2.0, sides)
     return np.clip(middle - sides / 2, 0, 1), np.clip(middle + sides / 2, 0, 1)

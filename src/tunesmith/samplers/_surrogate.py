@@ -55,6 +55,14 @@ class Surrogate:
         """Variance of one measurement."""
         return math.exp(self.theta[-1])
 
+    @property
+    def evidence(self) -> float:
+        """Log posterior density of the hyperparameters, up to a constant."""
+        mode, deviation = self.kernel.prior.T
+        away = (self.theta - mode) / deviation
+        log_determinant = 2 * float(np.log(np.diag(self.factor)).sum())
+        return -0.5 * (float(self.y @ self.weights) + log_determinant + float(away @ away))
+
     # -- posteriors ---------------------------------------------------------------------------------------------------
 
     @classmethod
@@ -137,19 +145,6 @@ class Surrogate:
             self, points=together, y=y_all, counts=counts, scaled=features, factor=factor, weights=_solve(factor, y_all)
         )
 
-    def with_pending(self, points: Floats) -> Surrogate:
-        """The posterior once each of the points [k, d] has given what is expected: means stay, deviations shrink."""
-        mean = self.predict(points)[0]
-        return self.extend(
-            points, np.concatenate([self.y, mean], axis=-1), np.concatenate([self.counts, np.ones(len(points))])
-        )
-
-    def fantasise(self, outcomes: Floats) -> Surrogate:
-        """The posteriors had the last k points given each of S outcomes [S, k]; means get a leading axis S."""
-        known = self.y[: len(self.points) - outcomes.shape[-1]]
-        y = np.concatenate([np.tile(known, (len(outcomes), 1)), outcomes], axis=1)
-        return replace(self, y=y, weights=_solve(self.factor, y))
-
     # -- what they say ------------------------------------------------------------------------------------------------
 
     def predict(self, points: Floats) -> tuple[Floats, Floats]:
@@ -175,25 +170,6 @@ class Surrogate:
         mean = self.weights @ parts.covariance.T
         dsd = kernel.to_cube(theta, points, by_variance) / (2 * sd[:, None])
         return mean, sd, kernel.to_cube(theta, points, by_mean), dsd
-
-    def joint(self, points: Floats) -> tuple[Floats, Floats]:
-        """Mean [..., q] and covariance [q, q] of the values at the points [q, d], without noise."""
-        scaled = self._place(points)
-        covariance = self.kernel.covariance(self.theta, self.scaled, scaled)
-        half = _forward(self.factor, covariance)
-        return self.weights @ covariance, self.kernel.covariance(self.theta, scaled, scaled) - half.T @ half
-
-    def cross(self, a: Floats, b: Floats) -> Floats:
-        """Covariance [q, r] between the values at the points [q, d] and those at the points [r, d], without noise."""
-        left, right = (self._place(points) for points in (a, b))
-        half = [_forward(self.factor, self.kernel.covariance(self.theta, self.scaled, x)) for x in (left, right)]
-        return self.kernel.covariance(self.theta, left, right) - half[0].T @ half[1]
-
-    def sample(self, points: Floats, rng: np.random.Generator, count: int) -> Floats:
-        """Draws [count, q] of the values at the points [q, d], without noise. Only for a single vector of y."""
-        mean, covariance = self.joint(points)
-        lower = np.tril(_cholesky(covariance, self.kernel.variance(self.theta)))
-        return mean + rng.normal(size=(count, len(points))) @ lower.T
 
     def _place(self, points: Floats) -> Floats:
         """Scaled features [q, f] of the points [q, d]."""

@@ -8,6 +8,7 @@ and Johnson (2000, Biometrika 87) makes them as normal as it can, of those power
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,14 +41,17 @@ class Transform:
     after: tuple[float, float]
 
     @classmethod
-    def fit(cls, y: Floats) -> Transform:
-        """The transform that gives the values [n], n > 0, all finite, mean 0 and deviation 1 (0 if all are equal)."""
+    def fit(cls, y: Floats, powers: Sequence[float] = POWERS) -> Transform:
+        """The transform that gives the values [n], n > 0, all finite, mean 0 and deviation 1 (0 if all are equal).
+
+        Of the ``powers`` it takes the one that makes them most normal.
+        """
         values = np.clip(y, -GREATEST, GREATEST)
         center, room = float(np.median(values)), REACH * _spread(values)
         drawn = _drawn(values, center, room)
         before = _moments(drawn)
         standard = (drawn - before[0]) / before[1]
-        power = max(POWERS, key=lambda power: _likelihood(standard, power)) if drawn.std() > 0 else 1.0
+        power = max(powers, key=lambda power: _likelihood(standard, power)) if drawn.std() > 0 else 1.0
         return cls(center, room, power, before, _moments(_powered(standard, power)))
 
     def apply(self, y: Floats) -> Floats:
@@ -56,12 +60,32 @@ class Transform:
         result: Floats = (_powered(standard, self.power) - self.after[0]) / self.after[1]
         return result
 
+    def log_slopes(self, y: Floats) -> Floats:
+        """Logarithms of the slopes at the values [n], but for a number that no power changes."""
+        standard = (_drawn(y, self.center, self.room) - self.before[0]) / self.before[1]
+        slopes: Floats = (self.power - 1) * np.sign(standard) * np.log1p(np.abs(standard)) - math.log(self.after[1])
+        return slopes
+
     def invert(self, z: Floats) -> Floats:
         """What ``apply`` was given; where that lay far out in the bad tail, a value there."""
         drawn = _unpowered(z * self.after[1] + self.after[0], self.power) * self.before[1] + self.before[0]
         tail = 1 + np.arctanh(np.clip(drawn - 1, 0.0, 1 - 1e-12))
         result: Floats = self.center + self.room * np.where(drawn > 1, tail, drawn)
         return result
+
+
+def balanced(excess: Floats) -> tuple[Floats, float]:
+    """By how much a constraint is broken [n], with deviation 1, and where the limit is then.
+
+    Each side of the limit is reckoned in its own median, and beyond a few of it drawn in, so that no side hides what
+    happens on the other.
+    """
+    values = np.clip(excess, -GREATEST, GREATEST)
+    over, under = (values[side] for side in (values > 0, values < 0))
+    rooms = [REACH * float(np.median(np.abs(side))) if len(side) else 0.0 for side in (over, under)]
+    drawn = np.where(values > 0, _drawn(values, 0.0, rooms[0] or 1.0), -_drawn(-values, 0.0, rooms[1] or 1.0))
+    mean, deviation = _moments(drawn)
+    return (drawn - mean) / deviation, -mean / deviation
 
 
 def _spread(values: Floats) -> float:

@@ -1,4 +1,4 @@
-"""A sampler that picks the sampler."""
+"""A sampler that picks the sampler, by the space and by how the study goes."""
 
 from __future__ import annotations
 
@@ -15,55 +15,56 @@ from tunesmith.samplers.gp import GP
 from tunesmith.samplers.tpe import TPE
 from tunesmith.space import Space
 
-TRIALS = 1000  #: up to so many trials a Gaussian process pays
-COLUMNS = 60  #: up to so many parameters
-GOALS = 3  #: up to so many goals
-WORKERS = 64  #: up to so many jobs at once
+COLUMNS = 60  #: up to so many parameters a Gaussian process is in charge,
+GOALS = 3  #: up to so many goals,
+WORKERS = 64  #: up to so many jobs at once,
+TRIALS = 1000  #: and for so many trials
 
 
 @dataclass
 class State:
-    """The events so far and the folded state of the sampler that is in charge."""
+    """The events so far, the jobs that are out, and the folded state of the sampler in charge."""
 
-    problem: tuple[Space, Sequence[Goal], Sequence[Constraint]]
+    space: Space
+    goals: Sequence[Goal]
+    constraints: Sequence[Constraint]
     seed: int
-    events: list[Event] = field(default_factory=list)
-    trials: int = 0
-    running: dict[int, int] = field(default_factory=dict)  #: jobs that are out: trial to the step where it ends
-    busiest: int = 0
-    sampler: Sampler[Any] | None = None
+    sampler: Sampler[Any]
     inner: Any = None
+    events: list[Event] = field(default_factory=list)
+    running: dict[int, int] = field(default_factory=dict)  #: by trial: the step where its job ends
+    trials: int = 0
+    busiest: int = 0  #: most jobs that were out at once
 
 
 class Auto(msgspec.Struct, frozen=True):
-    """The sampler that the measurements in ``docs/benchmarks.md`` speak for, given the space and how the study goes.
+    """The sampler that the benchmarks speak for (``docs/benchmarks.md``).
 
-    A Gaussian process; for more than 60 parameters, 3 goals or 64 jobs at once, and from 1,000 trials on, TPE.
+    A Gaussian process up to 60 parameters, 3 goals and 64 jobs at once, for the first 1,000 trials; else TPE.
     """
 
     def choose(
         self, space: Space, goals: Sequence[Goal], trials: int = 0, workers: int = 1
     ) -> tuple[Sampler[Any], str]:
-        """The sampler in charge after so many trials, with so many jobs at once; and why, in a few words."""
-        reasons = (
-            (len(space.columns) > COLUMNS, f"{len(space.columns)} parameters are more than {COLUMNS}"),
-            (len(goals) > GOALS, f"{len(goals)} goals are more than {GOALS}"),
-            (workers > WORKERS, f"{workers} jobs at once are more than {WORKERS}"),
-            (trials >= TRIALS, f"{trials} trials are at least {TRIALS}"),
-        )
-        for holds, reason in reasons:
-            if holds:
-                return TPE(), reason
-        return GP(), f"up to {COLUMNS} parameters, {GOALS} goals, {WORKERS} jobs at once and {TRIALS} trials"
+        """The sampler in charge after so many trials with so many jobs at once, and the reason in a few words."""
+        found = {"parameters": len(space.columns), "goals": len(goals), "jobs at once": workers, "trials": trials}
+        limits = {"parameters": COLUMNS, "goals": GOALS, "jobs at once": WORKERS, "trials": TRIALS - 1}
+        for what, limit in limits.items():
+            if found[what] > limit:
+                return TPE(), f"{found[what]:,} {what} are more than {limit:,}"
+        limits["trials"] = TRIALS
+        return GP(), "there are at most " + ", ".join(f"{limit:,} {what}" for what, limit in limits.items())
 
     def init(
         self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
     ) -> State:
-        """Nothing is told yet."""
-        return self._settle(State((space, tuple(goals), tuple(constraints)), int(rng.integers(2**63))))
+        """The first sampler, before the first event."""
+        state = State(space, tuple(goals), tuple(constraints), int(rng.integers(2**63)), self.choose(space, goals)[0])
+        self._begin(state)
+        return state
 
     def tell(self, state: State, event: Event) -> State:
-        """Fold the event, after a change of the sampler all events anew."""
+        """Fold the event; where another sampler takes over, all events into this one."""
         state.events.append(event)
         if type(event) is Asked:
             state.trials = max(state.trials, event.trial + 1)
@@ -71,25 +72,20 @@ class Auto(msgspec.Struct, frozen=True):
             state.busiest = max(state.busiest, len(state.running))
         elif type(event) is Failed or (type(event) is Told and event.step >= state.running.get(event.trial, 0)):
             state.running.pop(event.trial, None)
-        before = state.sampler
-        self._settle(state)
-        assert state.sampler is not None
-        if state.sampler == before:
-            state.inner = state.sampler.tell(state.inner, event)
+        sampler, _ = self.choose(state.space, state.goals, state.trials, state.busiest)
+        if sampler == state.sampler:
+            state.inner = sampler.tell(state.inner, event)
+        else:
+            state.sampler = sampler
+            self._begin(state)
         return state
 
     def ask(self, state: State, rng: np.random.Generator) -> Point | None:
         """What the sampler in charge proposes."""
-        assert state.sampler is not None
         return state.sampler.ask(state.inner, rng)
 
-    def _settle(self, state: State) -> State:
-        """Put the right sampler in charge."""
-        space, goals, constraints = state.problem
-        sampler, _ = self.choose(space, goals, state.trials, state.busiest)
-        if sampler != state.sampler:
-            state.sampler = sampler
-            state.inner = sampler.init(space, goals, np.random.default_rng(state.seed), constraints)
-            for event in state.events:
-                state.inner = sampler.tell(state.inner, event)
-        return state
+    def _begin(self, state: State) -> None:
+        rng = np.random.default_rng(state.seed)
+        state.inner = state.sampler.init(state.space, state.goals, rng, state.constraints)
+        for event in state.events:
+            state.inner = state.sampler.tell(state.inner, event)

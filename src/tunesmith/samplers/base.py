@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ class Sampler(Protocol[S]):
     """Where to look next. Hyperparameters stand in the object, frozen; the state is a separate record.
 
     A sampler is a fold over the log: the same events give the same state, and ``ask`` never changes it.
+
+    A sampler with a model may also have a method ``view(state, points [n, d], rng) -> View`` for pictures. It changes
+    nothing, and raises ValueError as long as there is no model yet.
     """
 
     def init(
@@ -39,6 +42,19 @@ class Sampler(Protocol[S]):
         ...
 
 
+class View(NamedTuple):
+    """What a sampler's model says about n points.
+
+    Attributes:
+        acquisition: [n], what the sampler looks for the maximum of, up to an increasing function.
+        curves: [n] each. Of a regression ``mean``, ``low`` and ``high``: the first goal's loss and its 95% interval. Of
+            densities ``better`` and ``worse``: of the better trials and the rest, against the uniform one.
+    """
+
+    acquisition: Floats
+    curves: dict[str, Floats]
+
+
 @dataclass(slots=True)
 class Walk:
     """State of a sampler that goes through a fixed sequence of points and passes over those already taken."""
@@ -47,29 +63,31 @@ class Walk:
     points: Iterator[Point]
     seen: list[tuple[bytes, Point]] = field(default_factory=list)
     taken: set[bytes] = field(default_factory=set)
-    cursor: int = 0
+    asked: int = 0  #: how many trials were started
+    cursor: int = 0  #: all points before it are taken
 
     def tell(self, event: Event) -> None:
         """Note the configuration of a new trial."""
         if type(event) is Asked:
+            self.asked += 1
             self.taken.add(self.space.key(event.config))
 
     def next(self, patience: int | None = None) -> Point | None:
         """The first point of the sequence that is not taken; None at the end of the sequence.
 
-        With ``patience``, the search ends after so many new points and returns the last one of them.
+        With ``patience``, the sequence is searched for so many points more than trials were started; where all of these
+        are taken, the answer is one of the first of them.
         """
-        while self.cursor < len(self.seen) and self.seen[self.cursor][0] in self.taken:
+        while patience is None or self.cursor < self.asked + patience:
+            if self.cursor == len(self.seen):
+                point = next(self.points, None)
+                if point is None:
+                    return None
+                self.seen.append((self.space.key(self.space.decode(point)), point))
+            if self.seen[self.cursor][0] not in self.taken:
+                return self.seen[self.cursor][1]
             self.cursor += 1
-        if self.cursor < len(self.seen):
-            return self.seen[self.cursor][1]
-        for tries, point in enumerate(self.points, 1):
-            key = self.space.key(self.space.decode(point))
-            self.seen.append((key, point))
-            if key not in self.taken or tries == patience:
-                return point
-            self.cursor += 1
-        return None
+        return self.seen[self.asked % patience][1]
 
 
 PENDING, OBSERVED, FAILED = 0, 1, 2

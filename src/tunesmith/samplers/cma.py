@@ -77,7 +77,7 @@ class CMAES(msgspec.Struct, frozen=True):
         """Note a point or a result; the search whose generation it completes goes on to the next one."""
         row = state.history.tell(event)
         if row is not None:
-            state.rows[state.history.points[row].tobytes()] = row
+            state.rows[rounded(state.history.points[row])] = row
             for search in state.searches:
                 if search.contains(state.history.points[row]):
                     search.tell(row, state.rows)
@@ -314,7 +314,12 @@ class Search:
 
 def identity(space: Space, point: Point) -> bytes:
     """The point as it comes back from the log, where rounding may have moved it a little."""
-    return space.key(space.decode(point))
+    return rounded(space.encode(space.decode(point)))
+
+
+def rounded(point: Point) -> bytes:
+    """A key for a point that is the same where another processor rounds its last digits otherwise."""
+    return np.round(point, 9).tobytes()
 
 
 def levels(space: Space, template: Point, j: int) -> list[float]:

@@ -19,13 +19,13 @@ from tunesmith.samplers._acquisition import Acquisition, Belief, Branch, Expecte
 from tunesmith.samplers._boxes import beyond
 from tunesmith.samplers._candidates import Box, draws
 from tunesmith.samplers._kernel import Kernel
-from tunesmith.samplers._outcomes import BULK, Outcome
+from tunesmith.samplers._outcomes import Outcome
 from tunesmith.samplers._pareto import order
 from tunesmith.samplers._prior import believed
 from tunesmith.samplers._region import box, side
 from tunesmith.samplers._search import maximise
 from tunesmith.samplers._surrogate import Surrogate
-from tunesmith.samplers.base import OBSERVED, PENDING, Bools, Floats, History, Point, Walk
+from tunesmith.samplers.base import OBSERVED, PENDING, Bools, Floats, History, Point, View, Walk
 from tunesmith.samplers.qmc import REPEATS, design
 from tunesmith.space import Space
 
@@ -35,8 +35,8 @@ CONTENDERS = 32  #: best points whose true values are drawn
 INCUMBENTS = 8  #: best points around which the acquisition is searched
 EXPLORED = 25  #: asks that go to neglected branches while the trials grow from one e-fold to the next
 OFTEN = 100  #: up to so many trials, of each as many as at this number
-WIDE = 20  #: columns beyond which a trust region is searched alone
 FADED = 1e-3  #: experts are listened to until their weight falls below
+DEVIATIONS = 1.959964  #: of a normal, between which it lies with 95%
 RULES = {"ei": rules.log_ei, "nei": rules.log_ei, "pi": rules.log_pi, "ucb": rules.ucb}
 
 
@@ -62,8 +62,7 @@ class GP(msgspec.Struct, frozen=True):
         beta: deviations that the confidence bound adds.
         warp: learn a warping of each continuous parameter, for functions that change faster at one end.
         fantasies: outcomes imagined of the pending points, over which the acquisition is averaged.
-        region: search a trust region around the best point alone; None: with one goal, in more than 20 columns or
-            beyond 1,000 observations.
+        region: share of the asks that search a trust region around the best point alone, where there is one goal.
         trust: weight of the experts' prior with one observation; it fades as 1 / observations.
     """
 
@@ -72,17 +71,19 @@ class GP(msgspec.Struct, frozen=True):
     beta: float = 2.0
     warp: bool = False
     fantasies: int = 16
-    region: bool | None = None
+    region: float = 0.25
     trust: float = 10.0
 
     def __post_init__(self) -> None:
         if self.acquisition not in (*RULES, "thompson"):
             names = ", ".join(map(repr, (*RULES, "thompson")))
             raise ValueError(f"GP: acquisition={self.acquisition!r} must be one of {names}")
-        for name, least in (("startup", 1), ("beta", 0), ("fantasies", 1), ("trust", 0)):
+        for name, least in (("startup", 1), ("beta", 0), ("fantasies", 1), ("region", 0), ("trust", 0)):
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise ValueError(f"GP: {name}={value} must be at least {least}")
+        if self.region > 1:
+            raise ValueError(f"GP: region={self.region} must be at most 1")
 
     def init(
         self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
@@ -101,7 +102,7 @@ class GP(msgspec.Struct, frozen=True):
         """Bring the models up to date."""
         state.design.tell(event)
         row = state.history.tell(event)
-        if row is not None and state.history.status[row] != PENDING:
+        if row is not None:
             for outcome in (*state.goals, *state.constraints, state.failure):
                 outcome.learn(row)
         return state
@@ -112,16 +113,33 @@ class GP(msgspec.Struct, frozen=True):
         startup = min(max(columns + 2, 4), 10) if self.startup is None else self.startup
         if state.history.size < startup or state.goals[0].surrogate is None:
             return state.design.next(REPEATS)
-        branch = _neglected(state.history, rng)
+        for branch in _neglected(state.history, rng):
+            point = self._best(state, branch, rng)
+            if branch.holds(point[None])[0]:
+                return point
+        return self._best(state, None, rng)
+
+    def _best(self, state: State, branch: Branch | None, rng: np.random.Generator) -> Point:
+        """The point of the greatest acquisition in a branch, elsewhere where nothing is left there; or in all."""
         acquisition, incumbents = self._acquisition(state, branch, rng), _incumbents(state, branch)
-        region = _region(state, incumbents[0]) if self._bounded(state) and branch is None else None
+        local = branch is None and len(state.goals) == 1 and rng.random() < self.region
+        region = _region(state, incumbents[0]) if local else None
         return maximise(acquisition, state.history.space, incumbents, rng, known=state.history.known, box=region)
 
-    def _bounded(self, state: State) -> bool:
-        """Whether to search a trust region alone."""
-        if self.region is None:
-            return len(state.goals) == 1 and (len(state.history.space.columns) > WIDE or state.history.size > BULK)
-        return self.region
+    def view(self, state: State, points: Floats, rng: np.random.Generator) -> View:
+        """The acquisition at points [n, d], those in logarithms as a share of the greatest; and the first goal's model.
+
+        The interval is that of the value without noise.
+        """
+        goal = state.goals[0]
+        if goal.surrogate is None:
+            raise ValueError("GP: the model begins with two results")
+        values = self._acquisition(state, None, rng).value(points)
+        if self.acquisition not in ("ucb", "thompson") or 1 < len(state.goals) <= EXACT:
+            values = np.exp(values - values.max())
+        mean, sd = goal.surrogate.predict(points)
+        sides = {"mean": 0.0, "low": -DEVIATIONS, "high": DEVIATIONS}
+        return View(values, {name: goal.transform.invert(mean + side * sd) for name, side in sides.items()})
 
     # -- what to maximise -----------------------------------------------------------------------------------------
 
@@ -129,13 +147,13 @@ class GP(msgspec.Struct, frozen=True):
         """Improvement, times the chance to be feasible, times what experts believe; in logarithms."""
         history, rows = state.history, state.goals[0].rows
         terms: list[Acquisition] = []
-        feasible = (history.excess[rows] <= 0).all(axis=1)
+        feasible, pending = (history.excess[rows] <= 0).all(axis=1), history.points[history.status == PENDING]
         if branch is not None:
             terms.append(branch)
             inside = feasible & branch.holds(history.points[rows])
-            feasible = inside if inside.any() else feasible
+            feasible, pending = inside if inside.any() else feasible, pending[branch.holds(pending)]
         if feasible.any():
-            terms.append(self._improvement(state, feasible, rng))
+            terms.append(self._improvement(state, feasible, pending, rng))
         terms += [
             Expected(outcome.surrogate, rules.log_pi, outcome.limit)
             for outcome in (*state.constraints, state.failure)
@@ -146,14 +164,18 @@ class GP(msgspec.Struct, frozen=True):
             terms.append(Belief(history.space.columns, weight))
         return Sum(terms)
 
-    def _improvement(self, state: State, feasible: Bools, rng: np.random.Generator) -> Acquisition:
+    def _improvement(self, state: State, feasible: Bools, pending: Floats, rng: np.random.Generator) -> Acquisition:
         """Improvement on what is known, averaged over fantasies of what pending points will give."""
-        pending = state.history.points[state.history.status == PENDING]
         if 1 < len(state.goals) <= EXACT:
             return self._hypervolume(state, feasible, pending, rng)
         surrogate, means = _scalarised(state, rng) if len(state.goals) > 1 else _single(state.goals[0])
         if self.acquisition == "thompson":
-            anchors = np.concatenate([surrogate.points[:CONTENDERS], draws(state.history.space, rng, ANCHORS)])
+            anchors = np.concatenate(
+                [
+                    surrogate.points[np.argsort(means, kind="stable")[:CONTENDERS]],
+                    draws(state.history.space, rng, ANCHORS),
+                ]
+            )
             return Expected(drawn(surrogate, anchors, rng, 1)[0], rules.ucb, 0.0)
         anchors, best = pending, means[feasible].min()
         if self.acquisition == "nei":
@@ -201,16 +223,20 @@ def _region(state: State, centre: Floats) -> Box:
     return box(centre, np.exp(surrogate.theta[: len(centre)]), side(losses, len(centre)))
 
 
-def _neglected(history: History, rng: np.random.Generator) -> Branch | None:
-    """The option that was tried least of a column that opens branches, for a share of the asks; None for the others."""
+def _neglected(history: History, rng: np.random.Generator) -> list[Branch]:
+    """For a share of the asks: all options but the most tried one of a column with branches, the least tried first.
+
+    For the other asks none.
+    """
     columns = history.space.columns
     switches = sorted({column.parent for column in columns if column.parent is not None})
     if not switches or rng.random() >= EXPLORED / max(history.size, OFTEN):
-        return None
+        return []
     column = switches[rng.integers(len(switches))]
     positions = history.points[:, column]
     levels = (positions[~np.isnan(positions)] * columns[column].levels).astype(np.intp)
-    return Branch(column, int(np.argmin(np.bincount(levels, minlength=columns[column].levels))), columns[column].levels)
+    counts = np.bincount(levels, minlength=columns[column].levels)
+    return [Branch(column, int(level), len(counts)) for level in np.argsort(counts, kind="stable")[:-1]]
 
 
 def _incumbents(state: State, branch: Branch | None) -> Floats:

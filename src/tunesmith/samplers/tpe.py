@@ -22,7 +22,7 @@ from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers import _pareto
 from tunesmith.samplers._parzen import Bandwidth, Coded, Layout, Mixture, levels
 from tunesmith.samplers._prior import believed
-from tunesmith.samplers.base import OBSERVED, PENDING, Bools, Floats, History, Point, Walk
+from tunesmith.samplers.base import OBSERVED, PENDING, Bools, Floats, History, Point, View, Walk
 from tunesmith.samplers.qmc import design
 from tunesmith.space import Column, Space
 
@@ -63,7 +63,7 @@ class State:
 class TPE(msgspec.Struct, frozen=True):
     """Tree-structured Parzen estimators: fast, for every kind of space, any number of goals, trials and workers.
 
-    The defaults are what Watanabe 2023 recommends; the other values are older variants.
+    The defaults are mostly what Watanabe 2023 recommends (the rest: ``docs/tpe.md``); other values are older variants.
 
     Args:
         startup: finished trials before the first proposal from the densities; until then a quasi-random design.
@@ -74,7 +74,8 @@ class TPE(msgspec.Struct, frozen=True):
         weights: of the trials below: ``"EI"``: their improvement on the worst of them, ``"uniform"``; of all trials
             by age: ``"old-decay"`` (linearly less, but for the last 25), ``"old-drop"`` (none but the last 25).
         bandwidth: ``"hyperopt"``: the distance to the neighbours; ``"scott"``, ``"optuna"``: one for a whole column.
-        floor: least bandwidth, as a share of a parameter's range, in [0.001, 1]; with k kernels at least (k + 2)^-2.
+        floor: least bandwidth, as a share of a parameter's range, in [0.001, 1]; with k trials at least (k + 2)^-2,
+            and 1 / (k + 2) for a number of at most 32 levels.
         branches: ``"balanced"``: each branch has a split of its own, and half of the proposals go where least was
             tried; ``"joint"``: all trials are split together and the branch is a column like any other.
 
@@ -132,15 +133,12 @@ class TPE(msgspec.Struct, frozen=True):
     def ask(self, state: State, rng: np.random.Generator) -> Point | None:
         """The candidate of the largest ratio that is new and allowed; a draw from the space where none is."""
         history, space = state.history, state.history.space
-        settled = np.flatnonzero(history.status != PENDING)
-        if not len(space.columns) or len(settled) < self.startup or not (history.status == OBSERVED).any():
+        ratios = self._ratios(state)
+        if not ratios:
             return state.walk.next(PATIENCE)
-        below, weights = self._split(state, settled)
         given = np.full(len(space.columns), np.nan)
         if state.switches and self.branches == "balanced":
             given[state.switches] = self._branch(state, rng)
-        coded = [layout.code(history.points) for layout in state.layouts]
-        ratios = [Ratio(self, state, coded, *parts) for parts in self._parts(state, settled, below, weights)]
         for turn in range(ROUNDS):
             if turn == ROUNDS // 2:  # nothing new is allowed in this branch
                 given[:] = np.nan
@@ -152,6 +150,28 @@ class TPE(msgspec.Struct, frozen=True):
                     point: Point = points[i]
                     return point
         return space.encode(space.sample(rng))
+
+    def view(self, state: State, points: Floats, rng: np.random.Generator) -> View:
+        """The relative density ratio at points [n, d], and the two densities."""
+        ratios = self._ratios(state)
+        if not ratios:
+            raise ValueError(
+                f"TPE: the densities begin after {self.startup} finished trials, one of them with a result"
+            )
+        better, worse = ratios[0].log_densities(points)
+        gains = np.sum([ratio.gain(points) for ratio in ratios], axis=0)
+        return View(np.exp(gains), {"better": np.exp(better), "worse": np.exp(worse)})
+
+    def _ratios(self, state: State) -> list[Ratio]:
+        """What is maximised: the ratio of the goals and those of the constraints; none before the densities begin."""
+        history = state.history
+        settled = np.flatnonzero(history.status != PENDING)
+        if not history.points.shape[1] or len(settled) < self.startup or not (history.status == OBSERVED).any():
+            return []
+        coded = [layout.code(history.points) for layout in state.layouts]
+        return [
+            Ratio(self, state, coded, *parts) for parts in self._parts(state, settled, *self._split(state, settled))
+        ]
 
     def count(self, settled: int) -> int:
         """How many of so many finished trials are below."""
@@ -264,14 +284,20 @@ class Ratio:
             better.draw(points, rng)
         return points
 
+    def log_densities(self, points: Floats) -> Floats:
+        """Logarithms of the density of the better ones and of the rest at points [n, d]: [2, n]."""
+        coded = [layout.code(points) for layout in self.layouts]
+        sides = (self.better, self.rest)
+        found: Floats = np.array(
+            [np.sum([one.log_density(c) for one, c in zip(side, coded, strict=True)], axis=0) for side in sides]
+        )
+        return found
+
     def gain(self, points: Floats) -> Floats:
         """Logarithm of the relative ratio ``1 / (share + (1 - share) g/l)`` at points [n, d]: [n]."""
-        ratio = np.zeros(len(points))
-        for layout, better, rest in zip(self.layouts, self.better, self.rest, strict=True):
-            coded = layout.code(points)
-            ratio += rest.log_density(coded) - better.log_density(coded)
+        better, rest = self.log_densities(points)
         with np.errstate(divide="ignore"):  # where all are below nothing is gained anywhere
-            gain: Floats = -np.logaddexp(np.log(self.share), np.log1p(-self.share) + ratio)
+            gain: Floats = -np.logaddexp(np.log(self.share), np.log1p(-self.share) + rest - better)
         return gain
 
 
@@ -282,11 +308,11 @@ def _mixture(
     if not sampler.multivariate:  # only the trials in which the column is active
         active = ~np.isnan(history.points[rows, layout.columns[0]])
         rows, weights = rows[active], weights[active]
-    prior, floor = 1.0, max(sampler.floor, 1 / (len(rows) + 2) ** 2)
+    prior = 1.0
     if expert:
         share = min(0.5, BELIEF / history.size)
         prior = max(prior, float(weights.sum()) * share / (1 - share))
-    return Mixture(layout, coded.take(rows), weights, prior, sampler.bandwidth, floor, expert)
+    return Mixture(layout, coded.take(rows), weights, prior, sampler.bandwidth, sampler.floor, expert)
 
 
 def _by_age(rows: Rows, rule: str) -> Floats:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from tunesmith import Study, samplers
 from tunesmith.records import AnyEvent
-from tunesmith.schedulers import PBT, Full, Jitter, Perturb, Tournament, Truncation, TTest
+from tunesmith.schedulers import PBT, Full, Jitter, Perturb, Race, Tournament, Truncation, TTest
 from tunesmith.space import (
     Categorical,
     Config,
@@ -126,7 +126,17 @@ def configs(space: Space) -> st.SearchStrategy[Config]:
     return st.lists(_POSITIONS, min_size=d, max_size=d).map(space.decode).filter(space.contains)
 
 
-SAMPLERS = st.sampled_from([samplers.Uniform(), samplers.Grid(3), samplers.QMC(), samplers.QMC("halton")])
+SAMPLERS = st.sampled_from(
+    [
+        samplers.Uniform(),
+        samplers.Grid(3),
+        samplers.QMC(),
+        samplers.QMC("halton"),
+        samplers.TPE(startup=4),
+        samplers.RegularizedEvolution(population=4, sample=2),
+        samplers.NSGA2(population=4),
+    ]
+)
 
 _EXPLOIT = st.one_of(
     st.none(),
@@ -155,15 +165,22 @@ def populations() -> st.SearchStrategy[PBT]:
     )
 
 
+_REPEATING = st.one_of(
+    st.builds(Full, st.integers(1, 5), seeds=st.integers(2, 3)),
+    st.builds(Race, steps=st.integers(1, 5), seeds=st.integers(2, 4), share=st.floats(0.1, 0.9)),
+)
+
+
 @st.composite
 def studies(draw: st.DrawFn, schedulers: st.SearchStrategy[Any] | None = None) -> Study:
     """Studies in memory that were worked on in a random interleaving, with failures.
 
     Args:
         draw: given by Hypothesis.
-        schedulers: of the studies; by default ``Full`` and ``populations()``.
+        schedulers: of the studies; by default ``Full``, ``Race`` and ``populations()``.
     """
-    scheduler = draw(st.builds(Full, st.integers(1, 10)) | populations() if schedulers is None else schedulers)
+    every = st.builds(Full, st.integers(1, 10)) | _REPEATING | populations()
+    scheduler = draw(every if schedulers is None else schedulers)
     seed = draw(st.integers(0, 2**31))
     study = Study(mixed(), GOAL, draw(SAMPLERS), scheduler, seed=seed)
     workers, faults = draw(st.integers(1, 10)), draw(st.sampled_from([0.0, 0.1, 0.5]))
