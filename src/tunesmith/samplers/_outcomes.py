@@ -30,16 +30,13 @@ class Outcome:
     """A model of one outcome. It changes in ``learn`` alone, so that it follows from the log.
 
     Attributes:
-        rows: of the history, on which the posterior is conditioned, or None yet.
-        values: [n], theirs, transformed.
+        rows: of the history, on which the posterior is conditioned.
         surrogate: the posterior of the transformed values, None before there are two rows.
         transform: from the outcome's values, of a goal.
         limit: the transformed value up to which a constraint holds, or a trial does not fail.
     """
 
-    def __init__(
-        self, history: History, kernel: Kernel, kind: Literal["goal", "constraint", "failure"], index: int = 0
-    ):
+    def __init__(self, history: History, kernel: Kernel, kind: Kind, index: int = 0) -> None:
         self.history, self.kernel, self.kind, self.index = history, kernel, kind, index
         self.surrogate: Surrogate | None = None
         self.transform: Transform

@@ -170,12 +170,8 @@ class GP(msgspec.Struct, frozen=True):
             return self._hypervolume(state, feasible, pending, rng)
         surrogate, means = _scalarised(state, rng) if len(state.goals) > 1 else _single(state.goals[0])
         if self.acquisition == "thompson":
-            anchors = np.concatenate(
-                [
-                    surrogate.points[np.argsort(means, kind="stable")[:CONTENDERS]],
-                    draws(state.history.space, rng, ANCHORS),
-                ]
-            )
+            tops = surrogate.points[np.argsort(means, kind="stable")[:CONTENDERS]]
+            anchors = np.concatenate([tops, draws(state.history.space, rng, ANCHORS)])
             return Expected(drawn(surrogate, anchors, rng, 1)[0], rules.ucb, 0.0)
         anchors, best = pending, means[feasible].min()
         if self.acquisition == "nei":
