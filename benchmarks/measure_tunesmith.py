@@ -21,6 +21,7 @@ from tunesmith.workloads.toy import Toy
 from tunesmith.workloads.toy import space as toy_space
 
 LOSS = ts.Goal("loss")
+RANDOM = ts.samplers.Uniform()  # as that of the peers
 
 
 def space() -> ts.Space:
@@ -113,7 +114,9 @@ def trivial(config: dict[str, Any]) -> float:
 def trials(workers: int, count: int) -> Result:
     """So many trials that cost nothing, on worker processes; starting them is included."""
     with measuring.folder() as folder, measuring.clock() as time_:
-        study = ts.tune(trivial, space(), minimise="loss", trials=count, workers=workers, store=folder / "study.db")
+        study = ts.tune(
+            trivial, space(), minimise="loss", sampler=RANDOM, trials=count, workers=workers, store=folder / "study.db"
+        )
     assert sum(trial.status == "complete" for trial in study.trials) == count
     return {"value": time_.wall, "cpu": time_.cpu}
 
@@ -128,7 +131,7 @@ def short(config: dict[str, Any]) -> float:
 
 def drive(path: str, workers: int) -> None:
     """Work until killed."""
-    ts.tune(short, space(), minimise="loss", trials=10**9, workers=workers, store=path)
+    ts.tune(short, space(), minimise="loss", sampler=RANDOM, trials=10**9, workers=workers, store=path)
 
 
 def kill(workers: int, seconds: float = 1.0) -> Result:

@@ -29,28 +29,40 @@ Kind = Literal["goal", "constraint", "failure"]
 class Outcome:
     """A model of one outcome. It changes in ``learn`` alone, so that it follows from the log.
 
+    Where only values have changed, the posterior waits until it is asked for: a population tells often and asks seldom.
+
     Attributes:
         rows: of the history, on which the posterior is conditioned.
-        surrogate: the posterior of the transformed values, None before there are two rows.
         transform: from the outcome's values, of a goal.
         limit: the transformed value up to which a constraint holds, or a trial does not fail.
     """
 
     def __init__(self, history: History, kernel: Kernel, kind: Kind, index: int = 0) -> None:
         self.history, self.kernel, self.kind, self.index = history, kernel, kind, index
-        self.surrogate: Surrogate | None = None
         self.transform: Transform
         self.limit = 0.0
         self.rows: list[int] = []
         self._every: dict[int, None] = {}  # all rows that have the outcome, in the order in which they got it
+        self._posterior: Surrogate | None = None
+        self._changed = False  # whether rows of the posterior have other values since
+        self._current: Surrogate | None = None  # if so: the posterior of these, once it was asked for
         self._next = 2  # rows at which to fit again
         self._powers: tuple[float, ...] = PLAIN
         self._thetas: dict[tuple[float, ...], Floats] = {}  # of the last fit, by the powers that the transform may take
 
+    @property
+    def surrogate(self) -> Surrogate | None:
+        """The posterior of the transformed values, None before there are two rows."""
+        if self._posterior is None or not self._changed:
+            return self._posterior
+        if self._current is None:
+            self._current = self._conditioned(self._posterior.theta)
+        return self._current
+
     def fitted(self) -> Floats:
         """Posterior means at the rows: [n]. By the normal equations, without a prediction."""
-        assert self.surrogate is not None
         surrogate = self.surrogate
+        assert surrogate is not None
         means: Floats = surrogate.y - surrogate.noise / surrogate.counts * surrogate.weights
         return means
 
@@ -64,15 +76,17 @@ class Outcome:
         elif not has and row in self._every:
             del self._every[row]
             self._next = 0
-        elif not has or (self.surrogate is not None and row not in self.rows):
+        elif not has or (self._posterior is not None and row not in self.rows):
             return
+        self._current = None
         if len(self._every) < 2 or (self.kind == "failure" and not (self.history.status == FAILED).any()):
-            self.surrogate = None
-        elif self.surrogate is None or len(self._every) >= self._next:
+            self._posterior = None
+        elif self._posterior is None or len(self._every) >= self._next:
             self._fit()
+        elif fresh:
+            self._extend(row)
         else:
-            self.rows += [row] * fresh
-            self._update(fresh)
+            self._changed = True
 
     def _values(self, rows: list[int]) -> Floats:
         if self.kind == "failure":
@@ -97,14 +111,19 @@ class Outcome:
         self.transform = Transform.fit(values, self._powers)
         return self.transform.apply(values)
 
-    def _update(self, fresh: bool) -> None:
-        """The same hyperparameters, one row more or another value."""
-        assert self.surrogate is not None
-        y, points, counts = self._transformed(), self.history.points[self.rows], self._counts()
-        if fresh:
-            self.surrogate = self.surrogate.extend(points[-1:], y, counts)
+    def _extend(self, row: int) -> None:
+        """The same hyperparameters, one row more."""
+        assert self._posterior is not None
+        self.rows.append(row)
+        if self._changed:
+            self._posterior, self._changed = self._conditioned(self._posterior.theta), False
         else:
-            self.surrogate = Surrogate.condition(self.kernel, self.surrogate.theta, points, y, counts)
+            point = self.history.points[row : row + 1]
+            self._posterior = self._posterior.extend(point, self._transformed(), self._counts())
+
+    def _conditioned(self, theta: Floats) -> Surrogate:
+        y = self._transformed()
+        return Surrogate.condition(self.kernel, theta, self.history.points[self.rows], y, self._counts())
 
     def _fit(self) -> None:
         """New hyperparameters, from those of before; and new rows where there are too many.
@@ -122,8 +141,7 @@ class Outcome:
             if evidence > likeliest + CLEAR:
                 likeliest, best = evidence, powers
         self._powers = best
-        points, counts = self.history.points[self.rows], self._counts()
-        self.surrogate = Surrogate.condition(self.kernel, self._thetas[best], points, self._transformed(), counts)
+        self._posterior, self._changed = self._conditioned(self._thetas[best]), False
 
     def _tuned(self) -> tuple[float, Floats]:
         """The likeliest hyperparameters for the values as they are transformed now, and how likely both are."""
