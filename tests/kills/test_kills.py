@@ -38,7 +38,7 @@ class Scene:
         self.temporary = folder / "tmp"
         self.temporary.mkdir(parents=True)
         self.environment = os.environ | {
-            "VICTIM_JOURNAL": str(self.journal), "TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1",
+            "VICTIM_JOURNAL": str(self.journal), "TMPDIR": str(self.temporary),
         }  # fmt: skip
         self.drivers = 0
 
