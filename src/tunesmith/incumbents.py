@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tunesmith.noise import Estimate, Floats, Noise, fit
 from tunesmith.records import Constraint, Goal
+from tunesmith.samplers._pareto import ranks
 from tunesmith.trials import Trial, Trials
 
 Losses = tuple[float, ...]
@@ -102,8 +103,7 @@ class Incumbents:
         if not self.trials:
             return []
         values = np.column_stack([model.posterior for model in self._models])
-        beaten = (((values <= one).all(axis=1) & (values < one).any(axis=1)).any() for one in values)
-        return sorted((t for t, lost in zip(self.trials, beaten, strict=True) if not lost), key=lambda t: t.id)
+        return sorted((t for t, rank in zip(self.trials, ranks(values), strict=True) if not rank), key=lambda t: t.id)
 
     def estimate(self, trial: Trial) -> Estimate | None:
         """The mean of the first goal for the configuration of a trial.

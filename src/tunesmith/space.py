@@ -289,6 +289,13 @@ class Space(Mapping[str, Domain]):
             points[active, node.column] = snapped
         return points.reshape(given.shape)
 
+    def positions(self, column: int) -> NDArray[np.float64]:
+        """Where the levels of a column lie in [0, 1], in order: [k]. ValueError for a continuous one."""
+        axis = next(node.axis for node in self._nodes if node.column == column)
+        if not isinstance(axis, Levels):
+            raise ValueError(f"parameter {self.columns[column].name!r} is continuous: it has no levels")
+        return np.array([axis.centre(level) for level in range(axis.levels)])
+
     def allows(self, u: ArrayLike) -> bool:
         """Whether the point [d] honours the hard constraints."""
         return not self._constrained or self._broken(self.decode(u)) is None

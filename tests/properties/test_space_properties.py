@@ -233,3 +233,24 @@ def test_any_dict_is_a_space_or_a_value_error(form: object):
         Space.from_json(form)
     except ValueError as error:
         assert str(error).startswith("not a search space")
+
+
+@QUICK
+@given(spaces())
+def test_positions_are_where_the_levels_are_snapped_to(space: Space) -> None:
+    for j, column in enumerate(space.columns):
+        if column.kind == "continuous":
+            with pytest.raises(ValueError, match="is continuous"):
+                space.positions(j)
+        elif column.levels <= 64:
+            positions = space.positions(j)
+            assert len(positions) == column.levels and (np.diff(positions) > 0).all()
+            points = np.full((column.levels, len(space.columns)), 0.5)
+            at, path = column, []
+            while at.parent is not None:
+                path.append((at.parent, at.options[0]))
+                at = space.columns[at.parent]
+            for parent, option in path:
+                points[:, parent] = (option + 0.5) / space.columns[parent].levels
+            points[:, j] = positions
+            np.testing.assert_array_equal(space.snap(points)[:, j], positions)

@@ -66,7 +66,7 @@ def test_the_worst_leaves_by_rank_then_crowding() -> None:
         state = sampler.tell(state, Asked(trial, 0, trial, {"x": trial / 10}, 0, 1))
         event = Failed(trial, trial, "x") if pair is None else Told(trial, trial, 0, {"f1": [pair[0]], "f2": [pair[1]]})
         state = sampler.tell(state, event)
-        alive.append(set(state.members.tolist()))
+        alive.append(set(state.members))
     assert alive[3:] == [{0, 1, 2, 3}, {0, 1, 2, 4}, {0, 1, 2, 4}, {0, 1, 4, 6}]
 
 

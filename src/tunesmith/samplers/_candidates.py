@@ -62,26 +62,15 @@ def layout(space: Space) -> Layout:
         ),
         ordered=np.array([c.kind == "ordered" for c in columns], bool),
         unordered=np.array([c.kind == "unordered" for c in columns], bool),
-        levels=tuple(_levels(space, j) for j in range(len(columns))),
+        levels=tuple(space.positions(j) if _listed(column) else None for j, column in enumerate(columns)),
         shares=_shares(columns),
         below=tuple(below),
     )
 
 
-def _levels(space: Space, j: int) -> Floats | None:
-    """The positions of a column's levels: bins in the logarithm are of different widths."""
-    column = space.columns[j]
-    if column.kind == "unordered":
-        return (np.arange(column.levels) + 0.5) / column.levels
-    if column.kind == "continuous" or column.levels > LISTED:
-        return None
-    probes = np.full((max(4096, 32 * column.levels), len(space.columns)), 0.5)
-    probes[:, j] = np.linspace(0, 1, len(probes))
-    while column.parent is not None:
-        parent = space.columns[column.parent]
-        probes[:, column.parent] = (column.options[0] + 0.5) / parent.levels
-        column = parent
-    return np.unique(space.snap(probes)[:, j])
+def _listed(column: Column) -> bool:
+    """Whether the search goes by the levels of a column; of numbers with very many it does not."""
+    return column.kind == "unordered" or 0 < column.levels <= LISTED
 
 
 def _shares(columns: Sequence[Column]) -> tuple[Floats | None, ...]:

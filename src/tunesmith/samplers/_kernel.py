@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tunesmith.samplers.base import Floats
+from tunesmith.samplers.base import Floats, switches
 from tunesmith.space import Column
 
 CODE = 64  #: features at most that an unordered column takes
@@ -73,9 +73,9 @@ class Kernel:
         self._numeric = np.array([j for j, code in enumerate(self._codes) if code is None], dtype=np.intp)
         continuous = [j for j, column in enumerate(self.columns) if warp and column.kind == "continuous"]
         self._warped = self._at[continuous]
-        switches = {column.parent for column in self.columns if column.parent is not None}
-        self._offset = np.flatnonzero([j in switches for j in self._column])
-        settings = [LENGTH] * d + [WARP] * (2 * len(continuous)) + [SCALE] + [OFFSET] * bool(switches) + [NOISE]
+        opening = switches(self.columns)
+        self._offset = np.flatnonzero([j in opening for j in self._column])
+        settings = [LENGTH] * d + [WARP] * (2 * len(continuous)) + [SCALE] + [OFFSET] * bool(opening) + [NOISE]
         table = np.array(settings)
         table[:d, 0] += np.log([active_with(self.columns, j) for j in range(d)]) / 2
         self.size, self.prior, self.bounds = len(table), table[:, :2], table[:, 2:]

@@ -103,25 +103,8 @@ class Layout:
 
 def levels(space: Space) -> dict[int, Floats]:
     """Positions of the levels of the ordered columns that have few, by the index of the column."""
-    groups: dict[tuple[tuple[int, float], ...], list[int]] = {}  # by what must be taken for a column to be active
-    for j, column in enumerate(space.columns):
-        path = []
-        child = column
-        while child.parent is not None:
-            above = space.columns[child.parent]
-            path.append((child.parent, (child.options[0] + 0.5) / above.levels))
-            child = above
-        if column.kind == "ordered" and column.levels <= TABLE:
-            groups.setdefault(tuple(path), []).append(j)
-    found: dict[int, Floats] = {}
-    for taken, columns in groups.items():
-        points = np.full((FINE, len(space.columns)), 0.5)
-        points[:, columns] = ((np.arange(FINE) + 0.5) / FINE)[:, None]
-        for parent, at in taken:
-            points[:, parent] = at
-        points = space.snap(points)
-        found |= {j: np.unique(points[:, j]) for j in columns}
-    return {j: centres for j, centres in found.items() if len(centres) == space.columns[j].levels}
+    few = (j for j, column in enumerate(space.columns) if column.kind == "ordered" and column.levels <= TABLE)
+    return {j: space.positions(j) for j in few}
 
 
 def bandwidths(values: Floats, mode: Floats, rule: Bandwidth, dimensions: int) -> Floats:

@@ -1,7 +1,7 @@
 """A trust region around the best point (TuRBO, Eriksson et al. 2019, arXiv:1910.01739).
 
 Its side doubles after a few improvements in a row and halves after many failures to improve; when it has become too
-small it starts over. It is found anew from the values in the order in which they were told.
+small it starts over. It is found anew from the values in the order in which their configurations were asked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ GAIN = 1e-3  #: least improvement that counts, as a share of the range of the va
 
 
 def side(losses: Floats, columns: int) -> float:
-    """The side of the region after these losses [n] in the order in which they came, with so many columns."""
+    """The side of the region after these losses [n], in the order of asking, with so many columns."""
     patience = max(4, columns)
     best = np.minimum.accumulate(losses / 4)  # a quarter of the greatest values has no overflow
     worst = np.maximum.accumulate(losses / 4)

@@ -38,7 +38,7 @@ class State:
 
 
 class Auto(msgspec.Struct, frozen=True):
-    """The sampler that the benchmarks speak for (``docs/benchmarks.md``).
+    """The sampler that the benchmarks speak for (``docs/benchmarks.md``), where they reach.
 
     A Gaussian process up to 60 parameters, 3 goals and 64 jobs at once, for the first 1,000 trials; else TPE.
     """

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Told, losses
-from tunesmith.space import Space
+from tunesmith.space import Column, Space
 
 S = TypeVar("S")
 Point = NDArray[np.float64]  #: [d], one number in [0, 1] a column of the space, NaN where a branch is not taken
@@ -88,6 +88,11 @@ class Walk:
                 return self.seen[self.cursor][1]
             self.cursor += 1
         return self.seen[self.asked % patience][1]
+
+
+def switches(columns: Sequence[Column]) -> list[int]:
+    """Which columns open branches, by their index."""
+    return sorted({column.parent for column in columns if column.parent is not None})
 
 
 PENDING, OBSERVED, FAILED = 0, 1, 2

@@ -17,7 +17,7 @@ import numpy as np
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.rng import stream, subseed
 from tunesmith.samplers._pareto import order
-from tunesmith.samplers.base import OBSERVED, PENDING, Floats, History, Point
+from tunesmith.samplers.base import OBSERVED, PENDING, Floats, History, Point, switches
 from tunesmith.space import Column, Space
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class Search:
         numbers = self.smooth + self.stepped
         self.library = CatCMAwM(
             x_space=[[0.0, 1.0]] * len(self.smooth) or None,
-            z_space=[levels(self.history.space, self.template, j) for j in self.stepped] or None,
+            z_space=[self.history.space.positions(j).tolist() for j in self.stepped] or None,
             c_space=[columns[j].levels for j in self.unordered] or None,
             population_size=self.size,
             mean=center[numbers] if numbers else None,
@@ -322,22 +322,10 @@ def rounded(point: Point) -> bytes:
     return np.round(point, 9).tobytes()
 
 
-def levels(space: Space, template: Point, j: int) -> list[float]:
-    """The positions of an ordered column's levels, as found along it: bins of a logarithmic grid differ in width."""
-    k = space.columns[j].levels
-    line = np.tile(template, (16 * k, 1))
-    line[:, j] = (np.arange(16 * k) + 0.5) / (16 * k)
-    found = np.unique(space.snap(line)[:, j])
-    even = (np.arange(k) + 0.5) / k
-    positions: list[float] = (found if len(found) == k and not np.isnan(found).any() else even).tolist()
-    return positions
-
-
 def combinations(columns: Sequence[Column], most: int) -> list[dict[int, int]]:
     """All ways to choose branches, as level by column; a single empty one if there are more than ``most``."""
-    switches = sorted({column.parent for column in columns if column.parent is not None})
     found: list[dict[int, int]] = [{}]
-    for j in switches:
+    for j in switches(columns):
         levels = range(columns[j].levels)
         found = [
             more for chosen in found

@@ -14,7 +14,7 @@ import numpy as np
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers._pareto import Ints, order
 from tunesmith.samplers._prior import draw
-from tunesmith.samplers.base import OBSERVED, PENDING, History, Point, Walk
+from tunesmith.samplers.base import OBSERVED, PENDING, History, Point, Walk, switches
 from tunesmith.samplers.qmc import design
 from tunesmith.space import Column, Space
 
@@ -53,20 +53,17 @@ class RegularizedEvolution(msgspec.Struct, frozen=True):
 
     def init(
         self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
-    ) -> Ages:
+    ) -> Population:
         """Nobody is born yet."""
-        return Ages(History(space, goals, constraints), design(space, rng))
+        return Population(History(space, goals, constraints), design(space, rng))
 
-    def tell(self, state: Ages, event: Event) -> Ages:
-        """Note what was asked, and let those come to life that have a result."""
-        state.initial.tell(event)
-        row = state.history.tell(event)
-        if row is not None and row not in state.born and state.history.status[row] != PENDING:
-            state.born[row] = None
-            state.members = [*state.members, row][-self.population :]
+    def tell(self, state: Population, event: Event) -> Population:
+        """Note what was asked, and let those come to life that have a result; the oldest makes room."""
+        if state.tell(event) and len(state.members) > self.population:
+            del state.members[0]
         return state
 
-    def ask(self, state: Ages, rng: np.random.Generator) -> Point | None:
+    def ask(self, state: Population, rng: np.random.Generator) -> Point | None:
         """A point of the initial design, or a mutant of the winner of a tournament."""
         history = state.history
         if history.size < self.population or not state.members:
@@ -75,7 +72,7 @@ class RegularizedEvolution(msgspec.Struct, frozen=True):
         if rng.random() < self.niches and len(branch := niche(history, rng)):
             rows = branch
         drawn = rows[rng.integers(len(rows), size=self.sample)]
-        winner = drawn[np.argmin(order(history.losses[drawn], history.excess[drawn]))]
+        winner = drawn[np.argmin(state.places(drawn))]
         columns = history.space.columns
 
         def mutate(point: Point) -> Point:
@@ -89,13 +86,27 @@ class RegularizedEvolution(msgspec.Struct, frozen=True):
 
 
 @dataclass(slots=True)
-class Ages:
+class Population:
     """State of the search: who is alive, the oldest first. All are rows of ``history``."""
 
     history: History
     initial: Walk
     members: list[int] = field(default_factory=list)
-    born: dict[int, None] = field(default_factory=dict)
+    born: set[int] = field(default_factory=set)
+
+    def tell(self, event: Event) -> bool:
+        """Note what was asked and told. Whether a configuration has become the youngest member, by its first result."""
+        self.initial.tell(event)
+        row = self.history.tell(event)
+        if row is None or row in self.born or self.history.status[row] == PENDING:
+            return False
+        self.born.add(row)
+        self.members.append(row)
+        return True
+
+    def places(self, rows: Sequence[int] | Ints) -> Ints:
+        """The places of rows in the order of constrained domination and crowding, 0 for the best."""
+        return order(self.history.losses[rows], self.history.excess[rows])
 
 
 # -- moves ----------------------------------------------------------------------------------------------------------
@@ -122,10 +133,10 @@ def moved(column: Column, u: float, step: float, rng: np.random.Generator) -> fl
 def niche(history: History, rng: np.random.Generator) -> Ints:
     """The rows with a result that take one branch, drawn at random; none if there are no branches."""
     columns = history.space.columns
-    switches = sorted({column.parent for column in columns if column.parent is not None})
-    if not switches:
+    opening = switches(columns)
+    if not opening:
         return np.empty(0, dtype=np.int64)
-    j = switches[rng.integers(len(switches))]
+    j = opening[rng.integers(len(opening))]
     level = (rng.integers(columns[j].levels) + 0.5) / columns[j].levels
     return np.flatnonzero((np.abs(history.points[:, j] - level) < 1e-9) & (history.status == OBSERVED))
 

@@ -25,7 +25,7 @@ from tunesmith.samplers._prior import believed
 from tunesmith.samplers._region import box, side
 from tunesmith.samplers._search import maximise
 from tunesmith.samplers._surrogate import Surrogate
-from tunesmith.samplers.base import OBSERVED, PENDING, Bools, Floats, History, Point, View, Walk
+from tunesmith.samplers.base import OBSERVED, PENDING, Bools, Floats, History, Point, View, Walk, switches
 from tunesmith.samplers.qmc import REPEATS, design
 from tunesmith.space import Space
 
@@ -225,10 +225,10 @@ def _neglected(history: History, rng: np.random.Generator) -> list[Branch]:
     For the other asks none.
     """
     columns = history.space.columns
-    switches = sorted({column.parent for column in columns if column.parent is not None})
-    if not switches or rng.random() >= EXPLORED / max(history.size, OFTEN):
+    opening = switches(columns)
+    if not opening or rng.random() >= EXPLORED / max(history.size, OFTEN):
         return []
-    column = switches[rng.integers(len(switches))]
+    column = opening[rng.integers(len(opening))]
     positions = history.points[:, column]
     levels = (positions[~np.isnan(positions)] * columns[column].levels).astype(np.intp)
     counts = np.bincount(levels, minlength=columns[column].levels)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 
 from tunesmith.records import Constraint, Event, Goal
-from tunesmith.samplers._pareto import Ints, order
-from tunesmith.samplers.base import PENDING, History, Point, Walk
-from tunesmith.samplers.evolution import TRIES, admitted, completed, moved
+from tunesmith.samplers.base import History, Point
+from tunesmith.samplers.evolution import TRIES, Population, admitted, completed, moved
 from tunesmith.samplers.qmc import design
 from tunesmith.space import Space
 
@@ -54,24 +52,19 @@ class NSGA2(msgspec.Struct, frozen=True):
 
     def tell(self, state: Population, event: Event) -> Population:
         """Note what was asked; a result joins the population, and the worst of a full one leaves it."""
-        state.initial.tell(event)
-        row = state.history.tell(event)
-        if row is not None and row not in state.born and state.history.status[row] != PENDING:
-            state.born.add(row)
-            state.members = np.append(state.members, row)
-            if len(state.members) > self.population:
-                state.members = np.delete(state.members, np.argmax(state.places()))
+        if state.tell(event) and len(state.members) > self.population:
+            del state.members[np.argmax(state.places(state.members))]
         return state
 
     def ask(self, state: Population, rng: np.random.Generator) -> Point | None:
         """A point of the initial design, or a child of the winners of two binary tournaments."""
         history = state.history
-        if history.size < self.population or not len(state.members):
+        if history.size < self.population or not state.members:
             return state.initial.next(TRIES)
-        places = state.places()
+        places = state.places(state.members)
         rivals = rng.integers(len(places), size=(2, 2))
         winners = rivals[[0, 1], np.argmin(places[rivals], axis=1)]
-        mother, father = history.points[state.members[winners]]
+        mother, father = history.points[[state.members[winner] for winner in winners]]
 
         def breed(point: Point) -> Point:
             child = self.cross(history.space, point, father, rng) if rng.random() < self.crossover else point
@@ -108,17 +101,3 @@ class NSGA2(msgspec.Struct, frozen=True):
             step = (2 * u) ** power - 1 if u < 0.5 else 1 - (2 - 2 * u) ** power
             child[j] = moved(space.columns[j], float(point[j]), step, rng)
         return completed(space, child, rng)
-
-
-@dataclass(slots=True)
-class Population:
-    """State of the search: who has survived. All are rows of ``history``."""
-
-    history: History
-    initial: Walk
-    members: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    born: set[int] = field(default_factory=set)
-
-    def places(self) -> Ints:
-        """The members' places in the order of constrained domination and crowding, 0 for the best."""
-        return order(self.history.losses[self.members], self.history.excess[self.members])

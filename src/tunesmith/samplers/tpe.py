@@ -22,7 +22,7 @@ from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers import _pareto
 from tunesmith.samplers._parzen import Bandwidth, Coded, Layout, Mixture, levels
 from tunesmith.samplers._prior import believed
-from tunesmith.samplers.base import OBSERVED, PENDING, Bools, Floats, History, Point, View, Walk
+from tunesmith.samplers.base import OBSERVED, PENDING, Bools, Floats, History, Point, View, Walk, switches
 from tunesmith.samplers.qmc import design
 from tunesmith.space import Column, Space
 
@@ -115,11 +115,11 @@ class TPE(msgspec.Struct, frozen=True):
         centres = levels(space)
         groups: list[Sequence[int]] = [every] if self.multivariate else [[j] for j in every]
         layouts = [Layout(space, group, centres) for group in groups]
-        switches = sorted({column.parent for column in space.columns if column.parent is not None})
-        parents = [space.columns[j].parent for j in switches]
-        above = [-1 if parent is None else switches.index(parent) for parent in parents]
+        opening = switches(space.columns)
+        parents = [space.columns[j].parent for j in opening]
+        above = [-1 if parent is None else opening.index(parent) for parent in parents]
         history = History(space, goals, constraints)
-        return State(history, design(space, rng), layouts, switches, above, believed(space.columns))
+        return State(history, design(space, rng), layouts, opening, above, believed(space.columns))
 
     def tell(self, state: State, event: Event) -> State:
         """Fold an event into the history."""
