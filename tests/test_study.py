@@ -173,7 +173,7 @@ def test_an_own_sampler_must_be_passed_again(tmp_path: Path) -> None:
     class Middle:
         def init(self, space: Space, goals: Any, rng: Any, constraints: Any = ()) -> None: ...
         def tell(self, state: None, event: Any) -> None: ...
-        def ask(self, state: None, rng: np.random.Generator) -> Any:
+        def ask(self, state: None, rng: np.random.Generator, until: int = 1) -> Any:
             return 0.5 + 0.01 * rng.random(2)
 
     path = tmp_path / "a.db"

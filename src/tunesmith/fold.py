@@ -204,7 +204,7 @@ class Fold:
             return Asked(ask, seen, trial, same.config, 0, decision.until, repeat_of=first, worker=worker)
         if isinstance(decision, Start):
             queued = self._queued()
-            config = self._propose() if queued is None else queued
+            config = self._propose(decision.until) if queued is None else queued
             tags = () if queued is None else ("enqueued",)
             if config is not None:
                 return Asked(ask, seen, trial, config, 0, decision.until, tags=tags, worker=worker)
@@ -225,12 +225,15 @@ class Fold:
         """The sampler, its state, which is not to be changed, and the randomness of its next proposal."""
         return self._sampler, self._sampling, stream(self.definition.seed, "sampler", self.asks)
 
-    def _propose(self) -> Config | None:
-        """A configuration from the sampler that was not tried yet; None (and a message) where none is left."""
+    def _propose(self, until: int) -> Config | None:
+        """A configuration from the sampler that was not tried yet; None (and a message) where none is left.
+
+        The trial will be trained to step ``until`` at first.
+        """
         space = self.definition.space
         sampler, state, rng = self.sampling()
         for _ in range(FEW if space.size <= ENUMERABLE else TRIES):
-            point = sampler.ask(state, rng)
+            point = sampler.ask(state, rng, until)
             if point is None:
                 break
             config = space.decode(point)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.noise import Estimate, Floats, Noise, fit
+from tunesmith.pareto import ranks
 from tunesmith.records import Constraint, Goal
-from tunesmith.samplers._pareto import ranks
 from tunesmith.trials import Trial, Trials
 
 Losses = tuple[float, ...]

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith import Categorical, Float, Integer, Prior, Space
+from tunesmith.pareto import hypervolume
 from tunesmith.samplers import _acquisition as acquisition
 from tunesmith.samplers._acquisition import (
     Belief,
@@ -30,7 +31,6 @@ from tunesmith.samplers._acquisition import (
 )
 from tunesmith.samplers._boxes import beyond, boxes
 from tunesmith.samplers._kernel import Kernel
-from tunesmith.samplers._pareto import hypervolume
 from tunesmith.samplers._surrogate import Surrogate
 
 SPACE = Space(

@@ -25,10 +25,10 @@ from tunesmith import (
     schedulers,
 )
 from tunesmith.fold import Fold
+from tunesmith.pareto import hypervolume
 from tunesmith.records import Asked, Failed, Told
 from tunesmith.samplers import _outcomes, gp
 from tunesmith.samplers._acquisition import Branch
-from tunesmith.samplers._pareto import hypervolume
 from tunesmith.testing import GOAL, SamplerConformance, mixed, play
 
 LOSS = Goal("loss")

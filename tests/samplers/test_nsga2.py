@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tunesmith import Categorical, Constraint, Float, Goal, Space, Study, replay, samplers
+from tunesmith.pareto import hypervolume
 from tunesmith.records import Asked, Failed, Told
 from tunesmith.samplers import NSGA2, Sampler
-from tunesmith.samplers._pareto import hypervolume
 from tunesmith.testing import GOAL, SamplerConformance, finite, mixed, nested, play
 
 GOALS = [Goal("f1"), Goal("f2")]

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith.pareto import order
 from tunesmith.samplers._kernel import Kernel
-from tunesmith.samplers._pareto import order
 from tunesmith.samplers._surrogate import Surrogate
 from tunesmith.samplers._transform import POWERS, Transform, balanced
 from tunesmith.samplers.base import FAILED, OBSERVED, Floats, History

@@ -80,9 +80,9 @@ class Auto(msgspec.Struct, frozen=True):
             self._begin(state)
         return state
 
-    def ask(self, state: State, rng: np.random.Generator) -> Point | None:
+    def ask(self, state: State, rng: np.random.Generator, until: int = 1) -> Point | None:
         """What the sampler in charge proposes."""
-        return state.sampler.ask(state.inner, rng)
+        return state.sampler.ask(state.inner, rng, until)
 
     def _begin(self, state: State) -> None:
         rng = np.random.default_rng(state.seed)

@@ -37,8 +37,11 @@ class Sampler(Protocol[S]):
         """The state after an ``Asked`` of a new trial, a ``Told`` or a ``Failed``."""
         ...
 
-    def ask(self, state: S, rng: np.random.Generator) -> Point | None:
-        """The next point, or None where there is nothing left to propose."""
+    def ask(self, state: S, rng: np.random.Generator, until: int = 1) -> Point | None:
+        """The next point, or None where there is nothing left to propose.
+
+        The trial will be trained to step ``until`` at first; most samplers propose the same for every step.
+        """
         ...
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import numpy as np
 
+from tunesmith.pareto import order
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.rng import stream, subseed
-from tunesmith.samplers._pareto import order
 from tunesmith.samplers.base import OBSERVED, PENDING, Floats, History, Point, switches
 from tunesmith.space import Column, Space
 
@@ -83,7 +83,7 @@ class CMAES(msgspec.Struct, frozen=True):
                     search.tell(row, state.rows)
         return state
 
-    def ask(self, state: Searches, rng: np.random.Generator) -> Point | None:
+    def ask(self, state: Searches, rng: np.random.Generator, until: int = 1) -> Point | None:
         """The next point of a generation: of the search that is due. A random point where all searches are used up."""
         found = [(search, point) for search in state.searches if (point := search.fresh(state.rows)) is not None]
         if not found:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
+from tunesmith.pareto import Ints, order
 from tunesmith.records import Constraint, Event, Goal
-from tunesmith.samplers._pareto import Ints, order
 from tunesmith.samplers._prior import draw
 from tunesmith.samplers.base import OBSERVED, PENDING, History, Point, Walk, switches
 from tunesmith.samplers.qmc import design
@@ -63,7 +63,7 @@ class RegularizedEvolution(msgspec.Struct, frozen=True):
             del state.members[0]
         return state
 
-    def ask(self, state: Population, rng: np.random.Generator) -> Point | None:
+    def ask(self, state: Population, rng: np.random.Generator, until: int = 1) -> Point | None:
         """A point of the initial design, or a mutant of the winner of a tournament."""
         history = state.history
         if history.size < self.population or not state.members:

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from tunesmith.pareto import order
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers import _acquisition as rules
 from tunesmith.samplers._acquisition import Acquisition, Belief, Branch, Expected, Hypervolume, Sum, chebyshev, drawn
@@ -20,7 +21,6 @@ from tunesmith.samplers._boxes import beyond
 from tunesmith.samplers._candidates import Box, draws
 from tunesmith.samplers._kernel import Kernel
 from tunesmith.samplers._outcomes import Outcome
-from tunesmith.samplers._pareto import order
 from tunesmith.samplers._prior import believed
 from tunesmith.samplers._region import box, side
 from tunesmith.samplers._search import maximise
@@ -107,7 +107,7 @@ class GP(msgspec.Struct, frozen=True):
                 outcome.learn(row)
         return state
 
-    def ask(self, state: State, rng: np.random.Generator) -> Point | None:
+    def ask(self, state: State, rng: np.random.Generator, until: int = 1) -> Point | None:
         """The point of the greatest acquisition."""
         columns = len(state.history.space.columns)
         startup = min(max(columns + 2, 4), 10) if self.startup is None else self.startup

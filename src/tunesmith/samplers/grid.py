@@ -37,7 +37,7 @@ class Grid(msgspec.Struct, frozen=True):
         state.tell(event)
         return state
 
-    def ask(self, state: Walk, rng: np.random.Generator) -> Point | None:
+    def ask(self, state: Walk, rng: np.random.Generator, until: int = 1) -> Point | None:
         """The first combination that was not tried; None after the last."""
         return state.next()
 

@@ -56,7 +56,7 @@ class NSGA2(msgspec.Struct, frozen=True):
             del state.members[np.argmax(state.places(state.members))]
         return state
 
-    def ask(self, state: Population, rng: np.random.Generator) -> Point | None:
+    def ask(self, state: Population, rng: np.random.Generator, until: int = 1) -> Point | None:
         """A point of the initial design, or a child of the winners of two binary tournaments."""
         history = state.history
         if history.size < self.population or not state.members:

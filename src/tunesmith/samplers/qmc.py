@@ -44,7 +44,7 @@ class QMC(msgspec.Struct, frozen=True):
         state.tell(event)
         return state
 
-    def ask(self, state: Walk, rng: np.random.Generator) -> Point | None:
+    def ask(self, state: Walk, rng: np.random.Generator, until: int = 1) -> Point | None:
         """The first point of the sequence that was not tried."""
         return state.next(REPEATS)
 

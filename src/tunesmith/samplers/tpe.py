@@ -18,8 +18,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith import pareto
 from tunesmith.records import Constraint, Event, Goal
-from tunesmith.samplers import _pareto
 from tunesmith.samplers._parzen import Bandwidth, Coded, Layout, Mixture, levels
 from tunesmith.samplers._prior import believed
 from tunesmith.samplers.base import OBSERVED, PENDING, Bools, Floats, History, Point, View, Walk, switches
@@ -130,7 +130,7 @@ class TPE(msgspec.Struct, frozen=True):
             state.cell.append(state.cells.setdefault(key, len(state.cells)))
         return state
 
-    def ask(self, state: State, rng: np.random.Generator) -> Point | None:
+    def ask(self, state: State, rng: np.random.Generator, until: int = 1) -> Point | None:
         """The candidate of the largest ratio that is new and allowed; a draw from the space where none is."""
         history, space = state.history, state.history.space
         ratios = self._ratios(state)
@@ -196,7 +196,7 @@ class TPE(msgspec.Struct, frozen=True):
         """
         rows = settled[history.status[settled] == OBSERVED]
         losses, steps = history.losses[rows], history.steps[rows]
-        places = losses[:, 0] if losses.shape[1] == 1 else _pareto.ranks(losses)
+        places = losses[:, 0] if losses.shape[1] == 1 else pareto.ranks(losses)
         order = np.lexsort((places, -steps))
         feasible = np.cumsum((history.excess[rows[order]] <= 0).all(axis=1))
         wanted = min(self.count(len(settled)), feasible.max(initial=0))
@@ -339,7 +339,7 @@ def _subset(losses: Floats, places: NDArray[Any], steps: Rows, order: Rows, size
     last = order[size - 1]
     border = (places[order] == places[last]) & (steps[order] == steps[last])
     tied = order[border]
-    chosen = _pareto.select(losses[tied], _pareto.reference(losses), size - int(np.flatnonzero(border)[0]))
+    chosen = pareto.select(losses[tied], pareto.reference(losses), size - int(np.flatnonzero(border)[0]))
     sorted_out = order.copy()
     sorted_out[border] = np.concatenate([tied[chosen], np.delete(tied, chosen)])
     return sorted_out
@@ -353,7 +353,7 @@ def _worth(history: History) -> Floats:
     if losses.shape[1] == 1 and not excess.shape[1]:
         worth[observed] = losses[:, 0] / max(float(np.abs(losses).max()), TINY)
     else:
-        worth[observed[_pareto.order(losses, excess)]] = np.arange(len(observed))
+        worth[observed[pareto.order(losses, excess)]] = np.arange(len(observed))
     return worth
 
 

@@ -25,6 +25,6 @@ class Uniform(msgspec.Struct, frozen=True):
         """Nothing is learned."""
         return state
 
-    def ask(self, state: Space, rng: np.random.Generator) -> Point:
+    def ask(self, state: Space, rng: np.random.Generator, until: int = 1) -> Point:
         """A draw that satisfies the constraints."""
         return state.encode(state.sample(rng))

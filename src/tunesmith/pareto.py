@@ -12,8 +12,8 @@ from bisect import bisect_right
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.samplers.base import Bools, Floats
-
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 BOUND = 1e307  #: larger values count as this, so that differences stay finite
 

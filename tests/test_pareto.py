@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tunesmith.samplers._pareto import crowding, hypervolume, order, ranks, reference, select
+from tunesmith.pareto import crowding, hypervolume, order, ranks, reference, select
 
 
 def dominates(a, b):
