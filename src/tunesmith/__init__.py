@@ -6,10 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tunesmith import samplers, schedulers
+from tunesmith.costs import Budget
 from tunesmith.errors import TunesmithError
 from tunesmith.records import Constraint, Goal
 from tunesmith.replay import replay
-from tunesmith.space import Categorical, Constant, Float, Integer, Ordinal, Prior, Space, forbid, less_than
+from tunesmith.space import Categorical, Constant, Fidelity, Float, Integer, Ordinal, Prior, Space, forbid, less_than
 from tunesmith.study import Job, Study
 from tunesmith.trials import Checkpoint, Trial
 
@@ -22,10 +23,12 @@ __version__ = "0.1.0"
 _LATER = {"tune": "tunesmith.execution", "Command": "tunesmith.execution"}  #: loaded at their first use
 
 __all__ = [
+    "Budget",
     "Categorical",
     "Checkpoint",
     "Command",
     "Constant",
+    "Fidelity",
     "Constraint",
     "Float",
     "Goal",

@@ -332,6 +332,34 @@ class Table(Levels):
         return value if self.kind == "unordered" else super().jitter(value, rng, scale)
 
 
+class Held(Levels):
+    """An interval from which nobody chooses: ``full``, its greatest number, stands for all of it."""
+
+    __slots__ = ("full", "low", "whole")
+
+    def __init__(self, low: float, full: float, whole: bool):
+        self.kind, self.levels, self.low, self.full, self.whole = "ordered", 1, low, full, whole
+        self.rule = f"must be {'an integer' if whole else 'a number'} from {low} to {full}"
+
+    def level(self, value: object) -> int:
+        x = number(value)
+        if self.low <= x <= self.full and (not self.whole or isinstance(value, Integral)):
+            return 0
+        raise ValueError(self.rule)
+
+    def value(self, level: int) -> Scalar:
+        return self.full
+
+    def nearest(self, value: object) -> Scalar:
+        return value if self.low <= number(value) <= self.full else self.full  # type: ignore[return-value]
+
+    def perturb(self, value: Scalar, rng: np.random.Generator, shift: float) -> Scalar:
+        return value
+
+    def jitter(self, value: Scalar, rng: np.random.Generator, scale: float) -> Scalar:
+        return value
+
+
 def decimals(x: float) -> int:
     """The number of decimal places in the shortest notation of a number."""
     return max(0, -int(Decimal(repr(x)).as_tuple().exponent))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import force_setattr
 
-from tunesmith._axes import Axis, Grid, Line, LogGrid, Scalar, Table, integer, real, scalar, scalars
+from tunesmith._axes import Axis, Grid, Held, Line, LogGrid, Scalar, Table, integer, real, scalar, scalars
 
 CONFIDENCE = {"low": 0.25, "medium": 0.5, "high": 0.75}
 
@@ -157,3 +157,49 @@ class Constant(Parameter, frozen=True, tag="constant"):
 
     def axis(self) -> Table:
         return Table((self.value,), ordered=False)
+
+
+class Fidelity(Parameter, frozen=True, tag="fidelity"):
+    """How thoroughly a trial is evaluated, beside its steps: a share of the data, the size of images, folds.
+
+    No sampler chooses it: the rung of a job does. On the first rung it is ``low``, on the last one ``high``, and from
+    rung to rung it grows by the same factor (or, without ``log``, by the same difference). A scheduler without rungs
+    has it ``high`` always.
+
+    Args:
+        low: on the first rung; > 0 with ``log``.
+        high: on the last one. Where both are integers the values between are rounded to integers.
+        log: grows by a factor.
+        carry: a trial that comes to another value goes on with its weights; otherwise it is trained anew from step 0.
+    """
+
+    low: float | int
+    high: float | int
+    log: bool = True
+    carry: bool = False
+
+    def __post_init__(self) -> None:
+        real("low", self.low)
+        real("high", self.high)
+        if not self.low < self.high:
+            raise ValueError(f"low={self.low} must be < high={self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low={self.low} must be > 0 when log=True")
+
+    @property
+    def whole(self) -> bool:
+        """Whether the values are integers."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def at(self, position: float) -> float | int:
+        """The value at a position in [0, 1] on the ladder of rungs."""
+        if position >= 1:
+            return self.high
+        if self.log:
+            value = self.low * (self.high / self.low) ** position
+        else:
+            value = self.low + (self.high - self.low) * position
+        return round(value) if self.whole else float(value)
+
+    def axis(self) -> Held:
+        return Held(self.low, self.high, self.whole)

@@ -116,8 +116,8 @@ def check_definition(space: Any, goals: tuple[Any, ...], sampler: Any, scheduler
     if not goals or not all(isinstance(goal, Goal) for goal in goals):
         raise TypeError(f"goals must be a list of Goal, such as [Goal('accuracy', maximise=True)], not {list(goals)!r}")
     for goal in goals:
-        if not isinstance(goal.metric, str) or not isinstance(goal.maximise, bool):
-            raise TypeError(f"{goal}: metric must be a string, and maximise True or False")
+        if not isinstance(goal.metric, str) or not all(isinstance(flag, bool) for flag in (goal.maximise, goal.once)):
+            raise TypeError(f"{goal}: metric must be a string, and maximise and once True or False")
     if len({goal.metric for goal in goals}) < len(goals):
         raise ValueError(f"goals name a metric twice: {', '.join(goal.metric for goal in goals)}")
     for what, given, example in (("sampler", sampler, "QMC()"), ("scheduler", scheduler, "Full(steps=10)")):

@@ -13,11 +13,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from tunesmith.costs import Budget, CostModel
 from tunesmith.definition import NOTHING, Given, changed, fit
 from tunesmith.records import (
     AnyEvent,
     Asked,
     Changed,
+    Decision,
     Enqueued,
     Failed,
     Fork,
@@ -60,6 +62,9 @@ class Fold:
         self._firsts: dict[bytes, Trial] = {}
         self._indexed = 0
         self._counted: list[AnyEvent] = []
+        self._costs: CostModel | None = None
+        self._priced = 0
+        self._refused: tuple[int, int | None, Budget] | None = None
         self._added: set[int] = set()
         self._outside: set[int | None] = set()
         self._sampler: Any = None
@@ -96,7 +101,7 @@ class Fold:
             if "added" in event.tags:
                 self._added.add(event.trial)
             if "enqueued" in event.tags:
-                self.queue.remove(event.config)
+                self.queue.remove(self.definition.space.at(event.config, 1.0))
         if self.trials.fold(event) and self.deciding:
             if new:
                 self._note(event.config, event.trial)
@@ -152,6 +157,7 @@ class Fold:
         for trial in self.trials:
             trial.config = fit(space, trial.config, event.fill)
         self._firsts, self._indexed = {}, 0
+        self._costs, self._priced = None, 0
         queue = (fit(space, config, event.fill) for config in self.queue)
         self.queue = deque(config for config in queue if space.contains(config))
         self._counted = [
@@ -174,41 +180,113 @@ class Fold:
 
     # -- decide -------------------------------------------------------------------------------------------------
 
-    def decide(self, worker: str = "", limit: int | None = None) -> Asked | None:
+    def decide(self, worker: str = "", limit: int | None = None, *, closed: bool = False) -> Asked | None:
         """The next job, decided from the events folded so far; the state stays as it is.
+
+        Where no trial can be started any more, the scheduler is asked what else there is to do.
 
         Args:
             worker: who will do the job.
             limit: start no more trials than this, repeats included.
+            closed: start none.
         """
         self.message = ""
         if self.trials.waiting:
             return self._again(self.trials.waiting[0], worker)
-        rng = stream(self.definition.seed, "scheduler", self.asks)
-        decision = self._scheduler.ask(self._scheduling, rng)
-        ask, seen, trial = self.asks, self.number, len(self.trials)
-        if isinstance(decision, Resume):
-            resumed = self.trials[decision.trial]
-            return Asked(ask, seen, resumed.id, resumed.config, resumed.step, decision.until, worker=worker)
-        if isinstance(decision, Fork):
-            return Asked(
-                ask, seen, trial, decision.config, decision.start, decision.until,
-                decision.source, decision.replaces, worker=worker,
-            )  # fmt: skip
-        if decision is not None and limit is not None and self.started >= limit:
-            self.message = f"all {limit} trials were started"
+        decision = self._decision()
+        tags: tuple[str, ...] = ()
+        if isinstance(decision, Start | Repeat):
+            if not closed and (limit is None or self.started < limit):
+                started = self._start(decision, worker)
+                if started is not None:
+                    return started
+            else:
+                self.message = f"all {limit} trials were started"
+            decision, tags = self._decision(starts=False), ("closed",)
+        advanced = self._advance(decision, worker, tags)
+        if advanced is not None:
+            self.message = ""
+        return advanced
+
+    def afford(self, budget: Budget, worker: str = "", limit: int | None = None) -> Asked | None:
+        """The next job as ``decide`` gives it, if the budget is enough for it: for what is spent, what the jobs that
+        are out will take yet, and what it will take. Jobs that are asked again need no budget.
+
+        As long as nothing is known of costs there is one job at a time.
+        """
+        if self.trials.waiting:
+            return self.decide(worker, limit)
+        if self._refused == (self.number, limit, budget):
             return None
+        costs, spent = self._learned(), self.trials.seconds
+        left = budget.limit - spent - costs.left
+        known = costs.known or not self.trials.running
+        asked = self.decide(worker, limit) if known and left > 0 else None
+        cost = None if asked is None else costs.predict(asked.config, asked.start, asked.until)
+        if asked is not None and (cost is None or cost.seconds <= left):
+            return asked
+        if not known:
+            self.message = "nothing is known of costs: until the first seconds are told there is one job at a time"
+        elif asked is not None or left <= 0:
+            self.message = budget.used_up(spent, costs.left, cost)
+        self._refused = self.number, limit, budget
+        return None
+
+    def _learned(self) -> CostModel:
+        """The model of costs, up to the last event; nobody pays for it where there is no budget."""
+        if self._costs is None:
+            self._costs = CostModel(self.definition.space)
+        for event in self._counted[self._priced :]:
+            self._costs.tell(event)
+        self._priced = len(self._counted)
+        return self._costs
+
+    def _decision(self, *, starts: bool = True) -> Decision | None:
+        rng = stream(self.definition.seed, "scheduler", self.asks)
+        decision: Decision | None = self._scheduler.ask(self._scheduling, rng, starts)
+        return decision
+
+    def _start(self, decision: Start | Repeat, worker: str) -> Asked | None:
+        """A new trial; None where nothing is left to try."""
+        ask, seen, trial = self.asks, self.number, len(self.trials)
         if isinstance(decision, Repeat):
             same = self.trials[decision.trial]
             first = same.id if same.repeat_of is None else same.repeat_of
-            return Asked(ask, seen, trial, same.config, 0, decision.until, repeat_of=first, worker=worker)
-        if isinstance(decision, Start):
-            queued = self._queued()
-            config = self._propose(decision.until) if queued is None else queued
-            tags = () if queued is None else ("enqueued",)
-            if config is not None:
-                return Asked(ask, seen, trial, config, 0, decision.until, tags=tags, worker=worker)
+            config = self._at(same.config, decision.until)
+            return Asked(ask, seen, trial, config, 0, decision.until, repeat_of=first, worker=worker)
+        queued = self._queued()
+        proposed = self._propose(decision.until) if queued is None else queued
+        tags = () if queued is None else ("enqueued",)
+        if proposed is None:
+            return None
+        config = self._at(proposed, decision.until)
+        return Asked(ask, seen, trial, config, 0, decision.until, tags=tags, worker=worker)
+
+    def _advance(self, decision: Decision | None, worker: str, tags: tuple[str, ...]) -> Asked | None:
+        """A job for a trial that is there, or a fork of one."""
+        ask, seen, trial = self.asks, self.number, len(self.trials)
+        if isinstance(decision, Resume):
+            resumed = self.trials[decision.trial]
+            config = self._at(resumed.config, decision.until)
+            start = resumed.step if self.definition.space.carries(resumed.config, config) else 0
+            return Asked(ask, seen, resumed.id, config, start, decision.until, tags=tags, worker=worker)
+        if isinstance(decision, Fork):
+            config = self._at(decision.config, decision.until)
+            return Asked(
+                ask, seen, trial, config, decision.start, decision.until,
+                decision.source, decision.replaces, tags=tags, worker=worker,
+            )  # fmt: skip
         return None
+
+    def position(self, until: int) -> float:
+        """Where a job that ends at this step stands on the ladder of rungs: 0 the first one, 1 the last."""
+        rungs = getattr(self._scheduler, "rungs", ())
+        return 1.0 if until not in rungs or len(rungs) == 1 else rungs.index(until) / (len(rungs) - 1)
+
+    def _at(self, config: Config, until: int) -> Config:
+        """The configuration with the fidelities of its rung."""
+        space = self.definition.space
+        return space.at(config, self.position(until)) if space.fidelities else config
 
     def _queued(self) -> Config | None:
         """The next configuration in the queue, but for those of which someone has added a result meanwhile."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,10 +51,20 @@ class Incumbents:
         trials: of the study.
         goals: of the study; ranked by the first.
         constraints: of the study.
+        fidelities: parameters that rungs decide. Values of different fidelities can't be compared, so only the trials
+            count whose fidelities are the highest.
     """
 
-    def __init__(self, trials: Trials, goals: Sequence[Goal], constraints: Sequence[Constraint]) -> None:
+    def __init__(
+        self,
+        trials: Trials,
+        goals: Sequence[Goal],
+        constraints: Sequence[Constraint],
+        fidelities: Sequence[str] = (),
+    ) -> None:
         self.goals, self.constraints = goals, constraints
+        self._fidelities = fidelities
+        self._highest = max((self._fidelity(trial) for trial in trials if trial.reports), default=())
         self.trials: list[Trial] = []
         self._repeated = trials.repeated
         self._rows: dict[int, int] = {}  # by first trial
@@ -71,16 +81,19 @@ class Incumbents:
         columns = np.array(values).reshape(-1, len(goals)).T
         self._models = [_model(column, row_of, self._counts) for column in columns] if rows else []
 
+    def _fidelity(self, trial: Trial) -> tuple[Any, ...]:
+        return tuple(trial.config[name] for name in self._fidelities)
+
     def _configurations(self, trials: Trials) -> Iterator[tuple[int, list[tuple[Trial, Losses]]]]:
         """The configurations that may be the best: first trial, and the trials that give it its values."""
         for trial in trials:
             if trial.repeat_of is None and (trial.id not in trials.repeated or trial.parent is not None):
                 found = losses(trial, self.goals, self.constraints)
-                if found is not None:
+                if found is not None and self._fidelity(trial) == self._highest:
                     yield trial.id, [(trial, found)]
         for same in trials.repeated.values():
             held = self._held(same)
-            if held:
+            if held and self._fidelity(held[0][0]) == self._highest:
                 yield same[0].id, held
 
     def _held(self, same: Sequence[Trial]) -> list[tuple[Trial, Losses]]:

@@ -45,13 +45,14 @@ def snapshot(study: Study) -> Snapshot:
 
 
 def _part(study: Study, members: list[Trial]) -> float | None:
-    """What is done: of all steps of the population, or of all trials that may be started."""
+    """What is done: of all steps of the population, of all trials that may be started, or of the budget: the most."""
     options = study.definition.scheduler.options
     whole, steps = options.get("population") or study.limit, options.get("steps")
-    if not whole or not steps:
-        return None
-    done = sum(steps if trial.status == "failed" else min(trial.step, steps) for trial in members)
-    return float(min(1.0, done / (whole * steps)))
+    parts = [] if study.budget is None else [study.trials.seconds / study.budget.limit]
+    if whole and steps:
+        done = sum(steps if trial.status == "failed" else min(trial.step, steps) for trial in members)
+        parts.append(done / (whole * steps))
+    return min(1.0, max(parts)) if parts else None
 
 
 def chosen(study: Study, workers: int = 1) -> str:
@@ -136,6 +137,8 @@ class Progress:
             f"trials {now.counts['complete']}/{now.trials}{failed}",
             f"steps {now.steps} ({rate:.3g}/s)",
         ]
+        if study.budget is not None:
+            parts.append(f"spent {study.budget.spent(study.trials.seconds)}")
         if now.best is not None:
             value = short(now.best.last(self._goal.metric)) if now.estimate is None else interval(now.estimate)
             parts.append(f"best {self._goal.metric} {value} (trial {now.best.id})")

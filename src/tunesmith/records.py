@@ -25,22 +25,30 @@ FailureKind = Literal["raised", "crashed", "lost", "non-finite", "timeout", "out
 RETRIED: frozenset[str] = frozenset({"lost", "crashed"})
 
 
-class Goal(msgspec.Struct, frozen=True):
-    """A metric to minimise, or to maximise. The only place that knows about direction."""
+class Goal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A metric to minimise, or to maximise. The only place that knows about direction.
+
+    One that is measured ``once`` a trial, such as a latency, may be left out of later reports: it keeps its value.
+    """
 
     metric: str
-    maximise: bool = False
+    maximise: bool = msgspec.field(default_factory=bool)  # what a factory makes is always written
+    once: bool = False
 
     def loss(self, value: float) -> float:
         """The value as something to minimise; its own inverse."""
         return -value if self.maximise else value
 
 
-class Constraint(msgspec.Struct, frozen=True):
-    """An outcome constraint: ``metric <= at_most``. A trial that breaks it is never the best one."""
+class Constraint(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An outcome constraint: ``metric <= at_most``. A trial that breaks it is never the best one.
+
+    ``once`` is as for a ``Goal``.
+    """
 
     metric: str
     at_most: float
+    once: bool = False
 
     def violation(self, value: float) -> float:
         """How far ``value`` is over the limit; 0 where the constraint holds."""
@@ -99,7 +107,7 @@ class Asked(Event, frozen=True, omit_defaults=True, tag="asked"):
     trial ``replaces``. A repeat is a new trial with the configuration of trial ``repeat_of``, the first one that had
     it, and with a training seed of its own. ``tags`` say what was not the sampler's or scheduler's decision:
     ``enqueued``, ``added`` (a result that someone already had), ``retry`` (the same job again after its worker
-    vanished).
+    vanished), ``closed`` (no more trials could be started).
     """
 
     ask: int

@@ -38,7 +38,7 @@ def replay(study: Study, tolerance: float = 0.0) -> list[Difference]:
             continue
         while folded.number < event.seen:
             folded.fold(events[folded.number])
-        decided = folded.decide()
+        decided = folded.decide(closed="closed" in event.tags)
         if decided is None:
             differences.append(Difference(event.ask, "decision", "a job", "none"))
             continue

@@ -17,12 +17,12 @@ import numpy as np
 from msgspec.structs import force_setattr
 from numpy.typing import ArrayLike, NDArray
 
-from tunesmith._axes import Axis, Levels, Scalar, Table, number, scalars
+from tunesmith._axes import Axis, Held, Levels, Scalar, Table, number, scalars
 from tunesmith._constraints import Forbid, Function, LessThan, SpaceConstraint, forbid, less_than, named, storable
-from tunesmith._domains import Constant, Float, Integer, Ordinal, Parameter, Prior
+from tunesmith._domains import Constant, Fidelity, Float, Integer, Ordinal, Parameter, Prior
 
 __all__ = [
-    "Categorical", "Column", "Config", "Constant", "Domain", "Float", "Forbid", "Integer", "LessThan", "Ordinal",
+    "Categorical", "Column", "Config", "Constant", "Domain", "Fidelity", "Float", "Forbid", "Integer", "LessThan", "Ordinal",
     "Prior", "Scalar", "Space", "SpaceConstraint", "decode_hook", "encode_hook", "forbid", "less_than",
 ]  # fmt: skip
 
@@ -75,7 +75,7 @@ class Categorical(Parameter, frozen=True, tag="categorical"):
         return f"Categorical({options!r}{'' if self.prior is None else f', prior={self.prior!r}'})"
 
 
-Domain = Float | Integer | Ordinal | Categorical | Constant
+Domain = Float | Integer | Ordinal | Categorical | Constant | Fidelity
 
 # -- spaces -------------------------------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ class Column(msgspec.Struct, frozen=True):
 class _Node(NamedTuple):
     """A parameter in its place.
 
-    ``column`` is -1 for a constant, ``parent`` -1 for what is always active; ``switch`` is the axis if it has branches.
+    ``column`` is -1 for a constant and a fidelity, ``parent`` -1 for what is always active; ``switch`` is the axis if it has branches.
     """
 
     name: str
@@ -130,6 +130,7 @@ class Space(Mapping[str, Domain]):
 
     columns: tuple[Column, ...]
     constraints: tuple[SpaceConstraint, ...]
+    fidelities: Mapping[str, Fidelity]
     size: float
 
     def __init__(self, domains: Mapping[str, Domain | Scalar], constraints: Iterable[SpaceConstraint] = ()):
@@ -137,6 +138,7 @@ class Space(Mapping[str, Domain]):
             raise TypeError(f"a space is made of a mapping from names to domains, not of {domains!r}")
         self._domains = {_name(name): _domain(name, given) for name, given in domains.items()}
         self.constraints = tuple(constraints)
+        self.fidelities = {name: domain for name, domain in self._domains.items() if isinstance(domain, Fidelity)}
         nodes: list[_Node] = []
         columns: list[Column] = []
         _expand([(name, domain, ()) for name, domain in self._domains.items()], -1, nodes, columns)
@@ -213,6 +215,8 @@ class Space(Mapping[str, Domain]):
             if parent >= 0 and levels.get(parent) not in options:
                 continue
             if name not in config:
+                if isinstance(axis, Held):
+                    continue
                 raise ValueError(f"parameter {name!r} is missing: it {axis.rule}")
             try:
                 u = axis.encode(config[name])
@@ -337,6 +341,18 @@ class Space(Mapping[str, Domain]):
             raise ValueError("a space with a continuous parameter has no list of configurations")
         every = self._walk(0, {}, {})
         return (config for config in every if self._broken(config) is None) if self._constrained else every
+
+    # fidelities
+
+    def at(self, config: Mapping[str, Scalar], position: float) -> Config:
+        """The configuration with its fidelities as they are at a position in [0, 1] on the ladder of rungs."""
+        return {**config, **{name: domain.at(position) for name, domain in self.fidelities.items()}}
+
+    def carries(self, before: Mapping[str, Scalar], after: Mapping[str, Scalar]) -> bool:
+        """Whether a trial can go on with its weights when its fidelities change from those of one configuration to
+        those of another.
+        """
+        return all(domain.carry or before.get(name) == after.get(name) for name, domain in self.fidelities.items())
 
     # random configurations
 
@@ -493,7 +509,7 @@ def _name(name: object) -> str:
 
 
 def _domain(name: str, given: object) -> Domain:
-    if isinstance(given, Float | Integer | Ordinal | Categorical | Constant):
+    if isinstance(given, Domain):
         return given
     if given is None or isinstance(given, str | int | float | np.generic):
         try:
@@ -512,13 +528,15 @@ def _expand(
     """
     for name, domain, options in entries:
         axis, column = domain.axis(), -1
-        if not isinstance(domain, Constant):
+        if not isinstance(domain, Constant | Fidelity):
             column, prior = len(columns), domain.prior
             belief = None if prior is None else (axis.encode(prior.mode), float(prior.confidence))
             columns.append(Column(name, axis.kind, axis.levels, parent if parent >= 0 else None, options, belief))
         children: dict[tuple[str, bytes], tuple[Domain, list[int]]] = {}
         for option, branch in enumerate(domain.branches if isinstance(domain, Categorical) else ()):
             for child, below in (branch or {}).items():
+                if isinstance(below, Fidelity):
+                    raise ValueError(f"parameter {child!r} is a fidelity: it must stand in the outermost space")
                 children.setdefault((child, _encoder.encode(below)), (below, []))[1].append(option)
         switch = axis if children and isinstance(axis, Table) else None
         nodes.append(_Node(name, axis, column, parent, options, switch))

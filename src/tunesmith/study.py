@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from threading import RLock
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 
 from tunesmith import samplers, schedulers
+from tunesmith.costs import Budget, check_budget
 from tunesmith.definition import (
     Given,
     StudyError,
@@ -55,7 +56,9 @@ class Job(NamedTuple):
 
     ``sources`` are the checkpoints to start from, the best first; empty for a new trial that is no fork. ``seed``
     seeds the training: it belongs to the trial. ``repeat`` is how many earlier trials had the same configuration: 0
-    for the first; it may serve as the number of a fold.
+    for the first; it may serve as the number of a fold. ``once`` has the metrics that are measured once a trial, with
+    the value that this trial was told, or None where it is still to be measured. ``fidelities`` names the
+    parameters whose values in ``config`` belong to this job's rung.
     """
 
     ask: int
@@ -68,6 +71,8 @@ class Job(NamedTuple):
     seed: int
     sources: tuple[Checkpoint, ...] = ()
     repeat: int = 0
+    once: Mapping[str, float | None] = {}
+    fidelities: tuple[str, ...] = ()
 
 
 class Study:
@@ -87,6 +92,8 @@ class Study:
         constraints: outcome constraints that the best trial has to satisfy.
         trials: start no more trials than this, repeats of a configuration included. A property of the run: raise it
             to go on.
+        budget: ask for nothing that would cost more than this, such as ``Budget(seconds=3600)``, with all that was told
+            so far. A property of the run, too.
 
     Raises:
         StudyError: the store has a study of this name that is defined otherwise.
@@ -105,15 +112,17 @@ class Study:
         seed: int = 0,
         constraints: Sequence[Constraint] | Constraint = (),
         trials: int | None = None,
+        budget: Budget | None = None,
     ) -> None:
         sampler = samplers.Uniform() if sampler is None else sampler
         scheduler = schedulers.Full() if scheduler is None else scheduler
         goals = (goals,) if isinstance(goals, Goal) else tuple(goals)
         constraints = (constraints,) if isinstance(constraints, Constraint) else tuple(constraints)
         check_definition(space, goals, sampler, scheduler, seed, trials)
+        check_budget(budget)
         opened = Opened(space, goals, spec(sampler), spec(scheduler), seed, constraints)
         scheduler.init(space, goals, constraints)  # says now what it can't do
-        self._begin(open_store(store, name), name, Given((space,), (sampler,), (scheduler,)), trials)
+        self._begin(open_store(store, name), name, Given((space,), (sampler,), (scheduler,)), trials, budget)
         try:
             if self._fold.number == 0 and not self._append([opened], after=0):
                 self.sync()
@@ -125,10 +134,11 @@ class Study:
             self.close()
             raise
 
-    def _begin(self, store: Store, name: str, given: Given, limit: int | None) -> None:
+    def _begin(self, store: Store, name: str, given: Given, limit: int | None, budget: Budget | None) -> None:
         self.store = store
         self.name = name
         self.limit = limit
+        self.budget = budget
         self.given = given
         self._lock = RLock()
         self._batch: list[AnyEvent] | None = None
@@ -152,6 +162,7 @@ class Study:
         sampler: Any = None,
         scheduler: Any = None,
         trials: int | None = None,
+        budget: Budget | None = None,
     ) -> Study:
         """A study from its log alone. Nothing in the log is executed.
 
@@ -162,13 +173,16 @@ class Study:
             sampler: the sampler of the study, where it is not built in.
             scheduler: the scheduler of the study, where it is not built in.
             trials: start no more trials than this.
+            budget: ask for nothing that would cost more than this.
 
         Raises:
             StudyError: the store has no such study.
             StoreError: the store can't be used.
         """
+        check_budget(budget)
         study = cls.__new__(cls)
-        study._begin(open_store(store, name, create=False), name, Given().plus(space, sampler, scheduler), trials)
+        given = Given().plus(space, sampler, scheduler)
+        study._begin(open_store(store, name, create=False), name, given, trials, budget)
         if study._fold.number == 0:
             names: list[str] = getattr(study.store, "names", list)()
             study.close()
@@ -276,12 +290,17 @@ class Study:
             jobs = [self._job(self.trials[event.trial]) for event in asked]
             return jobs if n is not None else jobs[0] if jobs else None
 
+    def _decide(self, worker: str) -> Asked | None:
+        if self.budget is not None:
+            return self._fold.afford(self.budget, worker, self.limit)
+        return self._fold.decide(worker, self.limit)
+
     def _ask_one(self, worker: str) -> list[Asked]:
-        event = self._fold.decide(worker, self.limit)
+        event = self._decide(worker)
         if event is not None and not self._append([event]):  # another process has decided this ask
             with self.store.exclusive():
                 self.sync()
-                event = self._fold.decide(worker, self.limit)
+                event = self._decide(worker)
                 if event is not None:
                     self._append([event])
         return [] if event is None else [event]
@@ -290,7 +309,7 @@ class Study:
         """Decide each ask on the ones before it and write all together; one by one if others write meanwhile."""
         before = self._fold.number
         asked: list[Asked] = []
-        while len(asked) < n and (event := self._fold.decide(worker, self.limit)) is not None:
+        while len(asked) < n and (event := self._decide(worker)) is not None:
             asked.append(event)
             self._fold.fold(event)
         if not asked or self.store.append(asked, after=before):
@@ -311,8 +330,22 @@ class Study:
         seed = subseed(folded.definition.seed, "train", trial.id)
         return Job(
             trial.ask, trial.id, trial.config, trial.step, trial.until, trial.parent, trial.worker, seed, sources,
-            trial.repeat,
+            trial.repeat, self._once(trial), tuple(self.space.fidelities),
         )  # fmt: skip
+
+    def _once(self, trial: Trial | None = None) -> dict[str, float | None]:
+        """The metrics that are measured once, with what the trial (None: a new one) was told of them, if it was."""
+        names = {rule.metric for rule in self._rules if rule.once}
+        return {name: None if trial is None else trial.last(name) for name in sorted(names)}
+
+    def _known(self, trial: Trial) -> dict[str, float | None]:
+        """The same, with what the present batch says of the trial."""
+        once = self._once(trial)
+        if self._batch and None in once.values():
+            told = (event for event in reversed(self._batch) if type(event) is Told and event.trial == trial.id)
+            latest = next(told, None)
+            once = once if latest is None else {name: latest.metrics[name][-1] for name in once}
+        return once
 
     @overload
     def tell(self, job: Job, metrics: Metrics, *, step: int | None = None, seconds: float = 0.0,
@@ -335,9 +368,10 @@ class Study:
         Args:
             job: what was asked.
             metrics: by name: one value, which holds at the job's ``until`` (or at ``step``), or a list with one
-                value a step, from where the trial was last told.
+                value a step, from where the trial was last told. A metric that is measured once may be missing, or
+                None, after the first step of the trial that had it.
             step: the step of the (last) value. Short of ``until`` it is progress, and the job goes on.
-            seconds: what the steps have cost.
+            seconds: what these steps have cost, in time of one worker.
             checkpoint: the state at that step, if it was saved.
 
         Raises:
@@ -358,13 +392,14 @@ class Study:
         self, job: Job, metrics: Metrics, step: int | None, seconds: float, checkpoint: Checkpoint | None
     ) -> list[AnyEvent]:
         """The events of a tell: the values, up to the first that is not finite."""
-        series, single = as_series(metrics, self._rules)
+        series, single = as_series(metrics, self._rules, self._known(self.trials[job.trial]))
         count = max(map(len, series.values()), default=0)
         if step is None:
             step = job.until if single else max(job.start, self.trials[job.trial].step) + count
         start = step - count
         if start < 0 or step > job.until:
             raise ValueError(f"trial {job.trial}: told up to step {step}, the job is from {job.start} to {job.until}")
+        self._check_seconds(job, seconds, step)
         watched = {rule.metric for rule in self._rules}
         broken = [(i, name) for name in watched for i, v in enumerate(series[name]) if v is None]
         if not broken:
@@ -379,6 +414,12 @@ class Study:
             events.append(Told(job.ask, job.trial, start, kept, seconds))
         error = f"{name} is not finite at step {start + first + 1}"
         return [*events, Failed(job.ask, job.trial, error, "non-finite")]
+
+    def _check_seconds(self, job: Job, seconds: float, step: int) -> None:
+        if seconds < 0:
+            raise ValueError(f"trial {job.trial}: seconds={seconds} must be at least 0")
+        if self.budget is not None and step == job.until and not seconds and not self.trials[job.trial].seconds:
+            raise ValueError(f"trial {job.trial}: the study has a budget: tell needs seconds=, what the job has cost")
 
     def fail(self, job: Job, error: str, kind: FailureKind = "raised") -> None:
         """Say that a job has failed. Kinds ``lost`` and ``crashed`` are asked again, the others end the trial."""
@@ -407,7 +448,8 @@ class Study:
         """
         with self._lock:
             self.space.check(config)
-            series, _ = as_series(metrics, self._rules)
+            config = {**self.space.at(config, 1.0), **config}
+            series, _ = as_series(metrics, self._rules, self._once())
             if step < max(1, len(next(iter(series.values())))):
                 raise ValueError(f"add: step={step} must be at least 1, and the number of values")
             if any(v is None for rule in self.goals for v in series[rule.metric]):
@@ -417,7 +459,7 @@ class Study:
                 ask, trial = self._fold.asks, len(self.trials)
                 same = self._fold.first(config)
                 first = None if same is None else same.id
-                asked = Asked(ask, self._fold.number, trial, dict(config), 0, step, repeat_of=first, tags=("added",))
+                asked = Asked(ask, self._fold.number, trial, config, 0, step, repeat_of=first, tags=("added",))
                 count = len(next(iter(series.values())))
                 if self._append([asked, Told(ask, trial, step - count, series)], after=self._fold.number):
                     return self.trials[trial]
@@ -431,7 +473,7 @@ class Study:
         with self._lock:
             self.space.check(config)
             self.sync()
-            return not self._deciding().known(config) and self._append([Enqueued(dict(config))])
+            return not self._deciding().known(config) and self._append([Enqueued(self.space.at(config, 1.0))])
 
     def change(
         self,
@@ -548,7 +590,7 @@ class Study:
         """All configurations as they stand; made anew after every event."""
         folded = self._fold
         if self._judged is None or self._judged[0] is not folded or self._judged[1] != folded.number:
-            self._judged = folded, folded.number, Incumbents(self.trials, self.goals, self.constraints)
+            self._judged = folded, folded.number, Incumbents(self.trials, self.goals, self.constraints, tuple(self.space.fidelities))
         return self._judged[2]
 
     def sampling(self) -> tuple[Any, Any, np.random.Generator]:

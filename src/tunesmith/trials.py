@@ -91,7 +91,8 @@ class Trial:
             report = self.reports.pop()
             if report.start < step:
                 kept = {name: series[: step - report.start] for name, series in report.metrics.items()}
-                self.reports.append(msgspec.structs.replace(report, metrics=kept))
+                seconds = report.seconds * (step - report.start) / (report.step - report.start)
+                self.reports.append(msgspec.structs.replace(report, metrics=kept, seconds=seconds))
         self.step = min(self.step, step)
 
 
@@ -106,6 +107,8 @@ class Trials(Sequence[Trial]):
         """Trials whose job must be asked again, first come first served."""
         self.failed = 0
         """How many trials have failed."""
+        self.seconds = 0.0
+        """What all of them have cost, as far as it was told."""
         self.repeated: dict[int, list[Trial]] = {}
         """Trials of one configuration, by the number of the first, where there are several."""
 
@@ -162,7 +165,10 @@ class Trials(Sequence[Trial]):
             trial.ask, trial.until, trial.worker, trial.status = event.ask, event.until, event.worker, "running"
             if "retry" in event.tags:
                 self.waiting.remove(trial)
-                trial.rewind(event.start)
+            elif event.start < trial.step:  # another fidelity, for which the weights are of no use
+                trial.checkpoints.clear()
+            trial.config = event.config
+            trial.rewind(event.start)
         self.running[trial.id] = trial
         return "retry" not in event.tags
 
@@ -175,6 +181,7 @@ class Trials(Sequence[Trial]):
         trial.reports.append(event)
         trial.step = step = event.step
         trial.seconds += event.seconds
+        self.seconds += event.seconds
         if step >= trial.until:
             trial.status = "complete"
             del self.running[trial.id]

@@ -9,8 +9,22 @@ import numpy as np
 
 from tunesmith import Space, Study, samplers
 from tunesmith.records import encode
-from tunesmith.schedulers import PBT, Full, Jitter, Perturb, Race, Tournament, TTest
-from tunesmith.space import Categorical, Float, Integer
+from tunesmith.schedulers import (
+    ASHA,
+    PBT,
+    Chain,
+    Full,
+    Hyperband,
+    Jitter,
+    Median,
+    Perturb,
+    Plateau,
+    Race,
+    SuccessiveHalving,
+    Tournament,
+    TTest,
+)  # fmt: skip
+from tunesmith.space import Categorical, Fidelity, Float, Integer
 from tunesmith.testing import GOAL, finite, mixed, nested, play
 
 HERE = Path(__file__).parent
@@ -33,6 +47,15 @@ def studies() -> Iterator[tuple[str, Study]]:
     yield "regularized-evolution", Study(nested(), GOAL, evolution, seed=8, trials=30)
     yield "nsga2", Study(mixed(), GOAL, samplers.NSGA2(population=6), seed=9, trials=30)
     yield "seeds", Study(mixed(), GOAL, samplers.QMC(), Full(2, seeds=3), seed=10, trials=30)
+    yield "asha", Study(mixed(), GOAL, samplers.QMC(), ASHA(9, brackets=2), seed=12, trials=20)
+    yield "asha-stopping", Study(mixed(), GOAL, samplers.QMC(), ASHA(9, stopping=True), seed=13, trials=20)
+    share = Space({**mixed(), "share": Fidelity(0.1, 1.0)})
+    yield "hyperband", Study(share, GOAL, samplers.QMC(), Hyperband(9), seed=14, trials=20)
+    yield "successive-halving", Study(mixed(), GOAL, samplers.QMC(), SuccessiveHalving(9), seed=15, trials=12)
+    yield "median", Study(mixed(), GOAL, samplers.QMC(), Median(6, min_trials=3), seed=16, trials=15)
+    yield "plateau", Study(mixed(), GOAL, samplers.QMC(), Plateau(8, patience=2), seed=17, trials=12)
+    chain = Chain(Hyperband(9, rounds=1), PBT(population=4, ready=3, steps=15))
+    yield "chain", Study(mixed(), GOAL, samplers.QMC(), chain, seed=18)
     yield "race", Study(mixed(), GOAL, samplers.Uniform(), Race(2, seeds=4), seed=11, trials=30)
 
 

@@ -15,7 +15,7 @@ from tunesmith.samplers._surrogate import Surrogate, _loss
 from tunesmith.space import Column
 from tunesmith.testing import mixed, nested, spaces
 
-CASES = [(mixed, False), (mixed, True), (nested, False), (nested, True)]
+CASES = [(make, warp, steps) for make in (mixed, nested) for warp in (False, True) for steps in (False, True)]
 
 
 def cube(d: int) -> Space:
@@ -33,9 +33,12 @@ def around(kernel: Kernel, seed: int = 0, spread: float = 0.3) -> np.ndarray:
     return theta
 
 
-def surrogate(space: Space, warp: bool = False, n: int = 25, seed: int = 0) -> Surrogate:
-    kernel, rng = Kernel(space.columns, warp), np.random.default_rng(seed)
+def surrogate(space: Space, warp: bool = False, steps: bool = False, n: int = 25, seed: int = 0) -> Surrogate:
+    """With steps, the points are at rungs from 1 to 27."""
+    kernel, rng = Kernel(space.columns, warp, steps), np.random.default_rng(seed)
     points = drawn(space, n, seed)
+    if steps:
+        points = np.column_stack([points, np.log(3.0 ** (np.arange(n) % 4 - 3))])
     return Surrogate.condition(kernel, around(kernel), points, rng.normal(size=n), rng.integers(1, 4, n).astype(float))
 
 
@@ -106,9 +109,9 @@ def test_length_scale_of_the_switch_parts_the_branches():
 
 
 @settings(max_examples=40, deadline=None)
-@given(spaces(), st.booleans(), st.integers(0, 100))
-def test_kernel_is_positive_semidefinite(space: Space, warp: bool, seed: int):
-    kernel = Kernel(space.columns, warp)
+@given(spaces(), st.booleans(), st.booleans(), st.integers(0, 100))
+def test_kernel_is_positive_semidefinite(space: Space, warp: bool, steps: bool, seed: int):
+    kernel = Kernel(space.columns, warp, steps)
     assert len(kernel.prior) == len(kernel.bounds) == kernel.size
     theta = np.clip(around(kernel, seed, 1.0), *kernel.bounds.T)
     points = drawn(space, 30, seed)
@@ -118,6 +121,19 @@ def test_kernel_is_positive_semidefinite(space: Space, warp: bool, seed: int):
     assert np.linalg.eigvalsh(matrix).min() > -1e-6 * kernel.variance(theta)
     model = Surrogate.condition(kernel, theta, points, np.zeros(30))
     assert all(np.isfinite(values).all() for values in model.gradients(drawn(space, 5, seed + 1)))
+
+
+def test_the_step_is_one_more_coordinate():
+    """As a column that is a number would be; a point that lacks it is at the last step."""
+    kernel, wider = Kernel(cube(2).columns, steps=True), Kernel(cube(3).columns)
+    theta, rng = around(wider), np.random.default_rng(0)
+    points = np.column_stack([rng.random((6, 2)), -rng.random(6)])
+    found = kernel.embed(points)
+    np.testing.assert_array_equal(found, wider.embed(points))
+    np.testing.assert_array_equal(kernel.embed(points[:, :2]), wider.embed(points * [1, 1, 0]))
+    scaled = kernel.scaled(theta, found)
+    np.testing.assert_array_equal(kernel.covariance(theta, scaled, scaled), wider.covariance(theta, scaled, scaled))
+    np.testing.assert_array_equal(kernel.prior[:2], Kernel(cube(2).columns).prior[:2])
 
 
 def test_columns_that_are_active_together():
@@ -134,22 +150,23 @@ def test_columns_that_are_active_together():
 # -- the posterior ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("make", "warp"), CASES)
-def test_posterior_against_a_dense_solve(make, warp):
-    model = surrogate(make(), warp)
+@pytest.mark.parametrize(("make", "warp", "steps"), CASES)
+def test_posterior_against_a_dense_solve(make, warp, steps):
+    model = surrogate(make(), warp, steps)
     points = drawn(make(), 7, seed=1)
     dense = covariance(model, model.points, model.points) + np.diag(np.exp(model.theta[-1]) / model.counts)
     cross = covariance(model, points, model.points)
     mean = cross @ np.linalg.solve(dense, model.y)
+    np.testing.assert_allclose(model.means(points), mean, rtol=1e-8, atol=1e-10)
     cov = covariance(model, points, points) - cross @ np.linalg.solve(dense, cross.T)
     np.testing.assert_allclose(model.predict(points)[0], mean, rtol=1e-8, atol=1e-10)
     np.testing.assert_allclose(model.predict(points)[1], np.sqrt(np.diag(cov)), rtol=1e-8)
 
 
-@pytest.mark.parametrize(("make", "warp"), CASES)
-def test_likelihood_gradient(make, warp):
+@pytest.mark.parametrize(("make", "warp", "steps"), CASES)
+def test_likelihood_gradient(make, warp, steps):
     """Against central differences, with repeated measurements."""
-    model = surrogate(make(), warp)
+    model = surrogate(make(), warp, steps)
     features = model.kernel.embed(model.points)
 
     def loss(theta):
@@ -160,12 +177,12 @@ def test_likelihood_gradient(make, warp):
     np.testing.assert_allclose(loss(model.theta)[1], numeric, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("make", "warp"), CASES)
+@pytest.mark.parametrize(("make", "warp", "steps"), CASES)
 @pytest.mark.parametrize("fantasies", [False, True])
-def test_posterior_gradients(make, warp, fantasies):
+def test_posterior_gradients(make, warp, steps, fantasies):
     """Against central differences in the numeric columns that are active; 0 in all others."""
     space = make()
-    model = surrogate(space, warp)
+    model = surrogate(space, warp, steps)
     if fantasies:
         y = np.random.default_rng(0).normal(size=(4, len(model.y) + 3))
         model = model.extend(drawn(space, 3, seed=5), y, np.append(model.counts, np.ones(3)))
@@ -187,9 +204,9 @@ def test_posterior_gradients(make, warp, fantasies):
         assert not dmean[..., np.isnan(points[:, j]), j].any()
 
 
-@pytest.mark.parametrize(("make", "warp"), CASES)
-def test_extended_is_conditioned_anew(make, warp):
-    whole = surrogate(make(), warp)
+@pytest.mark.parametrize(("make", "warp", "steps"), CASES)
+def test_extended_is_conditioned_anew(make, warp, steps):
+    whole = surrogate(make(), warp, steps)
     n, rng = len(whole.y) - 6, np.random.default_rng(3)
     part = Surrogate.condition(whole.kernel, whole.theta, whole.points[:n], rng.normal(size=n), whole.counts[:n])
     step = part.extend(whole.points[n : n + 2], rng.normal(size=n + 2), whole.counts[: n + 2])
@@ -215,6 +232,17 @@ def test_several_vectors_of_values():
     for values, mean in zip(y, means, strict=True):
         alone = Surrogate.condition(model.kernel, model.theta, together, values, counts)
         np.testing.assert_allclose(np.array([mean, sd]), alone.predict(points), atol=1e-8)
+
+
+def test_what_was_told_early_informs_the_end():
+    """The less, the shorter the length-scale of the step."""
+    kernel = Kernel(cube(1).columns, steps=True)
+    points, y = np.array([[0.3, -2.0], [0.8, 0.0]]), np.array([-1.0, 1.0])
+    means = []
+    for length in (100.0, 3.0, 0.01):
+        theta = np.log([0.1, length, 1.0, 1e-6])
+        means.append(Surrogate.condition(kernel, theta, points, y).means(np.array([[0.3]]))[0])
+    assert means[0] == pytest.approx(-1.0, abs=0.01) and -0.9 < means[1] < -0.3 and abs(means[2]) < 0.01
 
 
 # -- the fit ------------------------------------------------------------------------------------------------------

@@ -269,7 +269,8 @@ def _sorted_lanes(family: Lineage, goal: Goal) -> dict[int, int]:
 
 @styled
 def plot_curves(studies: Study | Mapping[str, Study], metric: str | None = None) -> Figure:
-    """A metric over the steps for every trial, one panel a study, the winner's line of ancestors emphasised.
+    """A metric over the steps for every trial, one panel a study. The winner's line of ancestors is emphasised, and
+    trials that ended before others did are fainter.
 
     Args:
         studies: one study, or several by name, drawn side by side on a common scale.
@@ -284,25 +285,58 @@ def plot_curves(studies: Study | Mapping[str, Study], metric: str | None = None)
     panels = figure.subplots(1, len(named), sharex=True, sharey=True, squeeze=False).ravel()
     everything: list[float] = []
     for axes, (name, study) in zip(panels, named.items(), strict=True):
-        for trial in study.trials:
-            axes.plot(*trial.values(metric), color=OTHERS, lw=0.8, alpha=0.75)
-            everything += trial.values(metric)[1]
-        way = [
-            point
-            for trial, end in _stretches(lineage(study).ancestors())
-            for point in zip(*trial.values(metric), strict=True)
-            if point[0] <= end
-        ]
-        axes.plot(*np.array(way).reshape(-1, 2).T, color=WINNER, lw=1.8)
+        everything += draw_curves(axes, study, metric)
         axes.set(title=name, xlabel="step")
         _whole_steps(axes, 6)
-    if not everything:
-        raise ValueError(f"no trial has a value of {metric!r}")
-    low, high = np.quantile(everything, [0.01, 0.99])
-    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
-    panels[0].set(ylabel=metric, ylim=(low - margin, high + margin))
+    panels[0].set(ylabel=metric, ylim=limits(everything, metric))
     _legend(figure, "the winner and its ancestors", "all trials")
     return figure
+
+
+def draw_curves(axes: Axes, study: Study, metric: str) -> list[float]:
+    """Every trial as a pale line, a fainter one if it ended before the last step of all, and the winner's line of
+    ancestors emphasised.
+
+    Returns:
+        All values, for the limits of the axis.
+
+    Raises:
+        ValueError: no trial has a result yet.
+    """
+    from matplotlib.collections import LineCollection
+
+    last = max((trial.step for trial in study.trials), default=0)
+    everything: list[float] = []
+    faint: list[Array] = []
+    pale: list[Array] = []
+    for trial in study.trials:
+        curve = np.column_stack(trial.values(metric)).astype(np.float64)
+        everything += curve[:, 1].tolist()
+        (faint if trial.step < last and trial.status == "complete" else pale).append(curve)
+    for curves, alpha in ((faint, 0.4), (pale, 0.9)):
+        axes.add_collection(LineCollection(curves, colors=OTHERS, lw=0.8, alpha=alpha))
+    way = [
+        point
+        for trial, end in _stretches(lineage(study).ancestors())
+        for point in zip(*trial.values(metric), strict=True)
+        if point[0] <= end
+    ]
+    axes.plot(*np.array(way).reshape(-1, 2).T, color=WINNER, lw=1.8)
+    axes.autoscale_view()
+    return everything
+
+
+def limits(values: Sequence[float], metric: str) -> tuple[float, float]:
+    """Limits of an axis that leave out the most extreme values.
+
+    Raises:
+        ValueError: there is no value.
+    """
+    if not values:
+        raise ValueError(f"no trial has a value of {metric!r}")
+    low, high = np.quantile(values, [0.01, 0.99])
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
+    return low - margin, high + margin
 
 
 def _scale(values: Sequence[float], goal: Goal) -> Normalize:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from tunesmith.cli import reading, running
+from tunesmith.cli import reading, running, simulating
 from tunesmith.cli.errors import Misuse, one_line
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     reading.plot,
     reading.replay,
     reading.export,
+    simulating.simulate,
     running.demo,
 )
 for command in COMMANDS:

@@ -15,6 +15,7 @@ import typer
 
 from tunesmith.analysis import figures, surrogates, tables
 from tunesmith.analysis import schedule as schedules
+from tunesmith.analysis.rungs import plot_rungs
 from tunesmith.cli import output, retraining
 from tunesmith.cli.errors import Misuse
 from tunesmith.definition import NOTHING
@@ -77,7 +78,8 @@ def summary(study: Study) -> dict[str, Any]:
         "complete": counts["complete"],
         "failed": counts["failed"],
         "steps": sum(trial.step - trial.start for trial in study.trials),
-        "seconds": round(sum(trial.seconds for trial in study.trials), 3),
+        "seconds": round(study.trials.seconds, 3),
+        "spent": None if study.budget is None else study.budget.spent(study.trials.seconds),
         "message": study.message,
         "best": None if best is None else _trial(best, study),
     }
@@ -200,13 +202,15 @@ _FIGURES: dict[str, Callable[[Study], Any]] = {
     "schedule": lambda study: figures.plot_schedule(schedules.schedule(study), study),
     "lineage": figures.plot_lineage,
     "curves": figures.plot_curves,
+    "rungs": plot_rungs,
 }
 
 
 def plot(
     store: Address,
     kind: Annotated[
-        Literal["schedule", "lineage", "curves", "surrogate"], typer.Argument(help="What to draw.", show_default=False)
+        Literal["schedule", "lineage", "curves", "rungs", "surrogate"],
+        typer.Argument(help="What to draw.", show_default=False),
     ],
     name: Name = None,
     parameter: Annotated[
@@ -215,7 +219,7 @@ def plot(
     out: Output = None,
     json: Json = False,
 ) -> None:
-    """Draw the schedule, the lineage, the learning curves, or the sampler's model."""
+    """Draw the schedule, the lineage, the learning curves, the rungs, or the sampler's model."""
     if parameter is not None and kind != "surrogate":
         raise Misuse(f"--parameter is for the surrogate, not for the {kind}")
     file = out or Path(f"{kind}.png")

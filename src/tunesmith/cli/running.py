@@ -15,6 +15,7 @@ from tunesmith import samplers, schedulers
 from tunesmith.cli import output, reading, spaces, targets
 from tunesmith.cli.errors import Misuse
 from tunesmith.cli.expressions import construct
+from tunesmith.costs import Budget
 from tunesmith.execution import Command, as_task
 from tunesmith.execution import run as execute
 from tunesmith.records import Goal
@@ -39,8 +40,9 @@ class _Samplers(Mapping[str, Any]):
         return getattr(samplers, name)
 
 
-SCHEDULERS = {name: getattr(schedulers, name) for name in ("Full", "PBT", "Race")}
-PARTS = {name: getattr(schedulers, name) for name in schedulers.__all__ if name not in ("Scheduler", *SCHEDULERS)}
+SAMPLERS = _Samplers()
+PARTS = {name: getattr(schedulers, name) for name in schedulers.__all__ if name != "Scheduler"}
+SCHEDULERS = {name: part for name, part in PARTS.items() if hasattr(part, "ask")}
 
 Target = Annotated[
     str | None,
@@ -52,6 +54,16 @@ Target = Annotated[
 ]
 Trials = Annotated[int | None, typer.Option("--trials", min=1, help="Start no more trials than this, in all.")]
 Seconds = Annotated[float | None, typer.Option("--seconds", min=0, help="End the run after so long; resume goes on.")]
+Value = Annotated[
+    float | None, typer.Option("--target", help="End the run when a trial has reached this value of the first goal.")
+]
+Spend = Annotated[
+    str | None,
+    typer.Option("--budget", help="What all trials may cost together: 90s, 30m, 2h of one worker, or '$20'."),
+]
+Price = Annotated[
+    float | None, typer.Option("--price", help="What an hour of a worker costs, in dollars, for a --budget in dollars.")
+]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Jobs at once, in worker processes if over 1.")]
 Devices = Annotated[
     list[str] | None,
@@ -101,6 +113,9 @@ def run(
     ] = None,
     trials: Trials = None,
     seconds: Seconds = None,
+    value: Value = None,
+    budget: Spend = None,
+    price: Price = None,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Steps of every trial, without a scheduler.")
     ] = None,
@@ -122,19 +137,21 @@ def run(
     code = Code.find(target, context.obj)
     searched = _space(space, code)
     chosen = _scheduler(scheduler, steps, seeds, code)
-    _check_end(searched, type(chosen).__name__, trials, seconds)
+    spend = _budget(budget, price)
+    _check_end(searched, chosen, trials, seconds, spend)
     with Study(
         searched,
         _goals(minimise or [], maximise or [], code),
-        construct(sampler, _Samplers(), "sampler") if sampler else code.beside.get("sampler", samplers.Auto()),
+        construct(sampler, SAMPLERS, "sampler") if sampler else code.beside.get("sampler", samplers.Auto()),
         chosen,
         _checked(store),
         name=name,
         seed=seed,
         constraints=code.beside.get("constraints", ()),
         trials=trials,
+        budget=spend,
     ) as study:
-        _train(study, code, seconds, workers, devices, time_limit, quiet, json)
+        _train(study, code, seconds, value, workers, devices, time_limit, quiet, json)
 
 
 def resume(
@@ -144,6 +161,9 @@ def resume(
     name: reading.Name = None,
     trials: Trials = None,
     seconds: Seconds = None,
+    value: Value = None,
+    budget: Spend = None,
+    price: Price = None,
     workers: Workers = 1,
     devices: Devices = None,
     time_limit: TimeLimit = None,
@@ -157,9 +177,10 @@ def resume(
     given = {part: code.beside.get(part) for part in ("space", "sampler", "scheduler")}
     if given["space"] != stored:
         given["space"] = None
-    with Study.open(store, name, trials=trials, **given) as study:
-        _check_end(study.space, study.definition.scheduler.name, trials, seconds)
-        _train(study, code, seconds, workers, devices, time_limit, quiet, json)
+    spend = _budget(budget, price)
+    with Study.open(store, name, trials=trials, budget=spend, **given) as study:
+        _check_end(study.space, study.given.scheduler(study.definition.scheduler), trials, seconds, spend)
+        _train(study, code, seconds, value, workers, devices, time_limit, quiet, json)
 
 
 def _space(text: str | None, code: Code) -> Space:
@@ -189,10 +210,23 @@ def _scheduler(text: str | None, steps: int | None, seeds: int | None, code: Cod
     return schedulers.Full(**given) if given else code.beside.get("scheduler", schedulers.Full())
 
 
-def _check_end(space: Space, scheduler: str, trials: int | None, seconds: float | None) -> None:
-    """Full and Race start one trial after the other: without a limit only a finite space ends them."""
-    if scheduler in ("Full", "Race") and trials is None and seconds is None and math.isinf(space.size):
-        raise Misuse("the search would never end: give --trials, --seconds, or a --scheduler with an end of its own")
+def _check_end(space: Space, scheduler: Any, *limits: object) -> None:
+    """Most schedulers start one trial after the other: without a limit only a finite space ends them."""
+    if scheduler.endless and all(limit is None for limit in limits) and math.isinf(space.size):
+        raise Misuse(
+            "the search would never end: give --trials, --seconds, --budget, or a --scheduler with an end of its own"
+        )
+
+
+def _budget(text: str | None, price: float | None) -> Budget | None:
+    if text is None:
+        if price is not None:
+            raise Misuse("--price is for a budget in dollars: --budget '$20'")
+        return None
+    try:
+        return Budget.parse(text, price)
+    except ValueError as error:
+        raise Misuse(f"--budget: {error}") from None
 
 
 def _checked(store: Path) -> Path:
@@ -205,6 +239,7 @@ def _train(
     study: Study,
     code: Code,
     seconds: float | None,
+    value: float | None,
     workers: int,
     devices: list[str] | None,
     time_limit: float | None,
@@ -219,6 +254,7 @@ def _train(
         devices=devices,
         time_limit=time_limit,
         seconds=seconds,
+        target=value,
         progress=not quiet,
     )
     found = {"outcome": outcome, **reading.summary(study)}

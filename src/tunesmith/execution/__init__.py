@@ -8,13 +8,16 @@ from tunesmith.execution.driver import Outcome, drive
 from tunesmith.execution.inline import Inline
 from tunesmith.execution.leases import Lease
 from tunesmith.execution.processes import Processes
+from tunesmith.execution.recorded import Curve, Recorded
 from tunesmith.execution.session import Options, Session
+from tunesmith.execution.simulated import Simulated, Simulation, simulate
 from tunesmith.execution.tune import run, tune
 
 __all__ = [
     "CheckpointError",
     "Checkpoints",
     "Command",
+    "Curve",
     "ExecutionError",
     "Executor",
     "Failure",
@@ -24,9 +27,12 @@ __all__ = [
     "Options",
     "Outcome",
     "Processes",
+    "Recorded",
     "Report",
     "Saved",
     "Session",
+    "Simulated",
+    "Simulation",
     "Stopped",
     "Task",
     "Trial",
@@ -34,5 +40,6 @@ __all__ = [
     "current_job",
     "drive",
     "run",
+    "simulate",
     "tune",
 ]

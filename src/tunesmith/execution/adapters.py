@@ -280,7 +280,12 @@ class FunctionTask:
 
 
 class ValueTask:
-    """A function ``train(config)`` that trains in one step and returns a number or a dict of metrics."""
+    """A function ``train(config)`` that trains in one step and returns a number or a dict of metrics.
+
+    Where the space has fidelities it is called once a rung, and what it returns is the value at the step of the rung.
+    """
+
+    whole = True
 
     def __init__(self, train: Callable[..., Any]) -> None:
         self.train = train

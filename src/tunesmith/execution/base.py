@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tunesmith.errors import TunesmithError
 from tunesmith.execution.checkpoints import Saved
-from tunesmith.records import FailureKind
+from tunesmith.records import Constraint, FailureKind, Goal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,8 @@ CURRENT: ContextVar[Job] = ContextVar("job")
 class Task(Protocol[State]):
     """Training code as the library sees it. Everything else that users write is adapted to this.
 
-    A task may also have ``close(state)``: the state is not needed any more.
+    A task may also have ``close(state)``: the state is not needed any more; and ``whole``: where the space has
+    fidelities, one step of it trains to the end of the job.
     """
 
     def init(self, config: Any, rng: np.random.Generator) -> State:
@@ -85,6 +86,23 @@ class Report:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Target:
+    """A value of a goal that is good enough. It counts where all outcome constraints hold at the same step."""
+
+    goal: Goal
+    value: float
+    constraints: tuple[Constraint, ...] = ()
+
+    def reached(self, last: Callable[[str], float | None]) -> bool:
+        """Whether metrics are good enough; ``last`` gives them by name."""
+        value = last(self.goal.metric)
+        if value is None or not self.goal.loss(value) <= self.goal.loss(self.value):
+            return False
+        held = ((last(rule.metric), rule.at_most) for rule in self.constraints)
+        return all(value is not None and value <= limit for value, limit in held)
+
+
 class Executor(Protocol):
     """Runs jobs of one task in some number of slots. Submit no more than there are ``free``."""
 
@@ -127,21 +145,34 @@ def current_job() -> Job:
     return CURRENT.get()
 
 
-def as_metrics(value: Any, required: tuple[str, ...]) -> dict[str, float]:
+def as_metrics(
+    value: Any, required: tuple[str, ...], once: Mapping[str, float | None] | None = None
+) -> dict[str, float]:
     """Metrics as training code gives them: a mapping, or a number where there is one required metric.
+
+    Args:
+        value: what the training code gave.
+        required: the metrics that must be there.
+        once: those of them that are measured once, with the value that is known, if one is: it stands where ``value``
+            has none.
 
     Raises:
         TypeError: something is no number.
         KeyError: a required metric is missing.
     """
+    known = {name: number for name, number in (once or {}).items() if number is not None}
+    single = [name for name in required if name not in known] or required
     if value is None:
         raise TypeError(f"the training gave None: it must give a number, or a dict with {_names(required)}")
     if isinstance(value, Mapping):
         metrics = {str(name): _number(name, number) for name, number in value.items()}
-    elif len(required) == 1:
-        metrics = {required[0]: _number(required[0], value)}
+    elif len(single) == 1:
+        metrics = {single[0]: _number(single[0], value)}
     else:
         raise TypeError(f"the metrics {value!r} must be a dict with {_names(required)}")
+    for name, number in known.items():
+        if not math.isfinite(metrics.get(name, math.nan)):
+            metrics[name] = number
     for name in required:
         if name not in metrics:
             raise KeyError(f"the metric {name!r}, a goal or constraint of the study, is missing; got {sorted(metrics)}")

@@ -45,6 +45,7 @@ class Command:
 
     * ``TUNESMITH_CONFIG`` (JSON), ``TUNESMITH_TRIAL``, ``TUNESMITH_SEED``,
     * ``TUNESMITH_REPEAT``: how many earlier trials had the same configuration,
+    * ``TUNESMITH_ONCE`` (JSON): the metrics measured once, if there are any, with the value that is known, or null,
     * ``TUNESMITH_START`` and ``TUNESMITH_UNTIL``: train the steps START + 1 to UNTIL,
     * ``TUNESMITH_LOAD``: directory with the state at START, only where START > 0,
     * ``TUNESMITH_SAVE``: directory for the state at UNTIL; a command that writes nothing there can't be continued.
@@ -131,6 +132,8 @@ class Command:
         }
         if state.load is not None:
             environment["TUNESMITH_LOAD"] = str(state.load)
+        if job.once:
+            environment["TUNESMITH_ONCE"] = json.dumps(dict(job.once))
         values = {name: str(value) for name, value in config.items()} | {"config": str(state.folder / "config.json")}
         arguments = [_fill(os.fspath(argument), values) for argument in self.arguments]
         group = None if os.environ.get("TUNESMITH_WORKER") else 0  # Ctrl-C is for the driver, not for the command

@@ -8,20 +8,20 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from tunesmith.execution.base import ExecutionError, Executor, Failure, Report
+from tunesmith.execution.base import ExecutionError, Executor, Failure, Report, Target
 from tunesmith.execution.checkpoints import Checkpoints
 from tunesmith.execution.leases import Lease
 from tunesmith.records import RETRIED
 from tunesmith.study import Job, Study
-from tunesmith.trials import Checkpoint
+from tunesmith.trials import Checkpoint, Trial
 
-Outcome = Literal["done", "interrupted", "seconds"]
+Outcome = Literal["done", "interrupted", "seconds", "target"]
 
 log = logging.getLogger("tunesmith")
 
@@ -41,6 +41,7 @@ def drive(
     max_failures: int | None = None,
     progress: Callable[[Study], object] | None = None,
     lease: float = 60.0,
+    target: Target | None = None,
 ) -> Outcome:
     """Work on a study until it is done. Several drivers may work on one study.
 
@@ -56,6 +57,7 @@ def drive(
             no trial of this run has succeeded, later 100.
         progress: called with the study now and then, and at the end.
         lease: a driver on another machine that has not been heard of for so many seconds has vanished.
+        target: end the run, as Ctrl-C does, when the latest values of a trial reach it.
 
     Returns:
         Why the run has ended.
@@ -67,6 +69,7 @@ def drive(
     held = Lease(None if path is None else Path(f"{path}.leases"), lease)
     driver = _Driver(study, executor, checkpoints, held, max_failures, progress)
     driver.until = None if seconds is None else time.monotonic() + seconds
+    driver.target = target
     try:
         with held, _signals(driver):
             try:
@@ -97,6 +100,7 @@ class _Driver:
         self.retention = _Retention(study, checkpoints)
         self.out: dict[int, Job] = {}
         self.until: float | None = None
+        self.target: Target | None = None
         self.stopped: Outcome | None = None
         self._pause = _POLL[0]
         self._look = 0.0
@@ -150,6 +154,7 @@ class _Driver:
 
     def _tell(self, reports: list[Report]) -> None:
         """Everything that came in, as one transaction."""
+        told = {self.out[report.ask].trial for report in reports}
         with self.study.batch():
             for report in reports:
                 self._tell_one(report)
@@ -164,7 +169,14 @@ class _Driver:
             trial = self.study.trials[job.trial]
             if trial.status == "failed" or report.failure is None:
                 self.failures.count(trial.status == "failed", trial.error)
+        self._aim(self.study.trials[number] for number in told)
         self.retention.sweep(self.out)
+
+    def _aim(self, trials: Iterable[Trial]) -> None:
+        """End the run if one of the trials has reached the target."""
+        target = self.target
+        if target is not None and any(trial.status != "failed" and target.reached(trial.last) for trial in trials):
+            self.stop("target")
 
     def _saves(self, failure: Failure) -> bool:
         """Whether only this trial has no state to go on from: then it alone fails."""
@@ -182,12 +194,13 @@ class _Driver:
             self.study.fail(job, failure.error, failure.kind)
 
     def _take_over(self) -> None:
-        """Give up the jobs of drivers that have vanished."""
+        """Give up the jobs of drivers that have vanished, and see what others have reached."""
         now = time.monotonic()
         if now < self._look:
             return
         self._look = now + _LEASES
         self.study.sync()
+        self._aim(self.study.trials)
         gone = {
             worker
             for worker in {trial.worker for trial in self.study.trials.running.values()}

@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.errors import TunesmithError
-from tunesmith.execution.base import CURRENT, ContinueError, EndedError, Failure, Report, Task, as_metrics
+from tunesmith.execution.base import CURRENT, ContinueError, EndedError, Failure, Report, Target, Task, as_metrics
 from tunesmith.execution.checkpoints import CheckpointError, Checkpoints, Saved
 from tunesmith.rng import stream
 
@@ -35,6 +35,7 @@ class Options:
         warm: states of that many trials are kept in memory between jobs.
         checkpoint_seconds: in a long job a checkpoint is written that often; at a job's end always.
         report_seconds: in a long job progress is reported that often.
+        target: a step that reaches it ends the job; the study decides what becomes of the rest.
     """
 
     required: tuple[str, ...]
@@ -42,6 +43,7 @@ class Options:
     warm: int = 2
     checkpoint_seconds: float = 60.0
     report_seconds: float = 0.25
+    target: Target | None = None
 
 
 @dataclass
@@ -98,18 +100,22 @@ class Session:
             self._close(self._warm.popitem()[1][1])
 
     def _train(self, job: Job, pending: _Pending) -> Iterator[Report]:
-        config, options = dict(job.config), self.options
+        config, options, once = dict(job.config), self.options, dict(job.once)
         state = self._begin(job, config, pending)
         saved_at = pending.since
+        if job.fidelities and getattr(self.task, "whole", False):
+            pending.start = job.until - 1  # one step of this task is the whole job
         try:
             while True:
                 state, metrics = self.task.step(state, config)
-                pending.rows.append(row := as_metrics(metrics, options.required))
+                pending.rows.append(row := as_metrics(metrics, options.required, once))
+                once = {name: row.get(name) for name in once}
                 if not all(math.isfinite(row[name]) for name in options.required):
                     self._close(state)
                     yield pending.report(done=True)  # the study will fail the trial for it
                     return
-                if pending.step >= job.until or self.stopping.is_set():
+                enough = options.target is not None and options.target.reached(row.get)
+                if pending.step >= job.until or enough or self.stopping.is_set():
                     break
                 now = perf_counter()
                 if now - pending.since >= options.report_seconds:

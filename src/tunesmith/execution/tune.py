@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith import samplers, schedulers
+from tunesmith.costs import Budget
 from tunesmith.execution.adapters import as_task
-from tunesmith.execution.base import ExecutionError, Executor
+from tunesmith.execution.base import ExecutionError, Executor, Target
 from tunesmith.execution.checkpoints import Checkpoints
 from tunesmith.execution.devices import Device
 from tunesmith.execution.driver import Outcome, drive
@@ -41,6 +43,8 @@ def tune(
     scheduler: Any = None,
     trials: int | None = None,
     seconds: float | None = None,
+    target: float | None = None,
+    budget: Budget | None = None,
     steps: int | None = None,
     seeds: int | None = None,
     workers: int = 1,
@@ -66,6 +70,9 @@ def tune(
         scheduler: which job is next; by default every trial is trained for ``steps`` steps.
         trials: how many trials are started in all, those of earlier runs and repeats of a configuration included.
         seconds: how long this run may take; what is running then goes on in the next one.
+        target: end this run when a trial has reached this value of the first goal, with all constraints satisfied.
+        budget: what all trials may cost together, those of earlier runs included: ``Budget(seconds=3600)`` of one
+            worker, or ``Budget(dollars=20, price=2.5)`` where an hour of a worker costs 2.50.
         steps: steps of every trial, where there is no scheduler; 1 by default.
         seeds: how often every configuration is trained, where there is no scheduler; 1 by default. Each time is a trial
             of its own with another seed, and ``study.best`` goes by their means.
@@ -98,10 +105,10 @@ def tune(
     if not isinstance(space, Mapping):
         raise TypeError(f"space must be a Space or a dict such as {{'lr': Float(1e-5, 1e-1, log=True)}}, not {space!r}")
     space = space if isinstance(space, Space) else Space(space)
-    _check_end(space, scheduler, trials, seconds)
+    check_end(space, scheduler, trials, seconds, budget)
     study = Study(
         space, _goals(maximise, minimise, goals), samplers.Auto() if sampler is None else sampler, scheduler, store,
-        name=name, seed=seed, constraints=constraints, trials=trials,
+        name=name, seed=seed, constraints=constraints, trials=trials, budget=budget,
     )  # fmt: skip
     try:
         run(
@@ -111,6 +118,7 @@ def tune(
             devices=devices,
             time_limit=time_limit,
             seconds=seconds,
+            target=target,
             checkpoints=checkpoints,
             progress=progress,
         )
@@ -128,6 +136,7 @@ def run(
     devices: Device | Sequence[Device] | None = None,
     time_limit: float | None = None,
     seconds: float | None = None,
+    target: float | None = None,
     checkpoints: str | os.PathLike[str] | None = None,
     progress: Callable[[Study], object] | bool | None = None,
     max_failures: int | None = None,
@@ -138,7 +147,7 @@ def run(
         max_failures: see :func:`tunesmith.execution.driver.drive`.
 
     Returns:
-        Why the run has ended: ``"done"``, ``"interrupted"`` or ``"seconds"``.
+        Why the run has ended: ``"done"``, ``"interrupted"``, ``"seconds"`` or ``"target"``.
     """
     _check_limits(workers=workers)
     _check_seconds(seconds, time_limit)
@@ -151,7 +160,8 @@ def run(
             checkpoints = stack.enter_context(temporary)
         root = Path(checkpoints).absolute()
         metrics = [goal.metric for goal in study.goals] + [rule.metric for rule in study.constraints]
-        options = Options(tuple(dict.fromkeys(metrics)), str(root))
+        aim = _target(study, target)
+        options = Options(tuple(dict.fromkeys(metrics)), str(root), target=aim)
         executor: Executor
         if workers == 1 and devices is None and time_limit is None:
             executor = Inline(as_task(train), options)
@@ -168,7 +178,16 @@ def run(
             seconds=seconds,
             max_failures=max_failures,
             progress=progress,
+            target=aim,
         )
+
+
+def _target(study: Study, value: float | None) -> Target | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"target={value!r} must be a number: a value of {study.goals[0].metric!r} that is good enough")
+    return Target(study.goals[0], float(value), tuple(study.constraints))
 
 
 def _goals(maximise: str | None, minimise: str | None, goals: Sequence[Goal] | Goal) -> tuple[Goal, ...]:
@@ -200,11 +219,12 @@ def _check_seconds(seconds: float | None, time_limit: float | None) -> None:
         raise ValueError(f"time_limit={time_limit} must be over 0")
 
 
-def _check_end(space: Space, scheduler: Any, trials: int | None, seconds: float | None) -> None:
-    """Full and Race start one trial after the other: without a limit only a finite space ends them."""
-    endless = isinstance(scheduler, schedulers.Full | schedulers.Race)
-    if endless and trials is None and seconds is None and space.size == float("inf"):
-        raise ValueError("the search would never end: give trials=, seconds=, or a scheduler with an end of its own")
+def check_end(space: Space, scheduler: Any, *limits: object) -> None:
+    """Most schedulers start one trial after the other: without a limit only a finite space ends them."""
+    if scheduler.endless and all(limit is None for limit in limits) and space.size == float("inf"):
+        raise ValueError(
+            "the search would never end: give trials=, seconds=, budget=, or a scheduler with an end of its own"
+        )
 
 
 __all__ = ["ExecutionError", "run", "tune"]

@@ -9,11 +9,14 @@ from tunesmith.samplers.base import Sampler
 
 if TYPE_CHECKING:
     from tunesmith.samplers.auto import Auto as Auto
+    from tunesmith.samplers.bohb import BOHB as BOHB
     from tunesmith.samplers.cma import CMAES as CMAES
+    from tunesmith.samplers.dehb import DEHB as DEHB
     from tunesmith.samplers.evolution import RegularizedEvolution as RegularizedEvolution
     from tunesmith.samplers.gp import GP as GP
     from tunesmith.samplers.grid import Grid as Grid
     from tunesmith.samplers.nsga2 import NSGA2 as NSGA2
+    from tunesmith.samplers.priorband import PriorBand as PriorBand
     from tunesmith.samplers.qmc import QMC as QMC
     from tunesmith.samplers.tpe import TPE as TPE
     from tunesmith.samplers.uniform import Uniform as Uniform
@@ -28,9 +31,15 @@ _MODULES = {
     "CMAES": "cma",
     "RegularizedEvolution": "evolution",
     "NSGA2": "nsga2",
+    "BOHB": "bohb",
+    "DEHB": "dehb",
+    "PriorBand": "priorband",
 }
 
-__all__ = ["CMAES", "GP", "NSGA2", "QMC", "TPE", "Auto", "Grid", "RegularizedEvolution", "Sampler", "Uniform"]
+__all__ = [
+    "BOHB", "CMAES", "DEHB", "GP", "NSGA2", "QMC", "TPE", "Auto", "Grid", "PriorBand", "RegularizedEvolution",
+    "Sampler", "Uniform",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

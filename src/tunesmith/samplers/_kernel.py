@@ -8,6 +8,9 @@ branches, a second term depends on the columns that open them alone: a few point
 
 The prior of the length-scales grows with the number of columns (Hvarfner et al. 2024, arXiv:2402.02229), counted here
 as those that are active together.
+
+Where values come from different steps of the training, the logarithm of the step is one more coordinate of a point, and
+has a length-scale of its own.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ WARP = (0.0, 0.75, -2.0, 2.0)
 SCALE = (0.0, 1.0, -4.0, 4.0)
 OFFSET = (-1.0, 1.5, -7.0, 4.0)
 NOISE = (-5.0, 2.0, math.log(1e-7), 1.0)
+STEP = (math.log(4.0), 1.0, math.log(0.1), math.log(1e3))  #: of logarithms of steps
 
 
 class Slopes(NamedTuple):
@@ -48,14 +52,16 @@ class Slopes(NamedTuple):
 class Kernel:
     """The covariance function of a space, built once for its columns.
 
-    Hyperparameters ``theta`` [size] are logarithms: the length-scale of every column; if ``warp``, the concentrations a
-    and b of every continuous column; the variance of the first term; where there are branches, that of the second; the
-    variance of the noise.
+    Hyperparameters ``theta`` [size] are logarithms: the length-scale of every column, and of the step if ``steps``; if
+    ``warp``, the concentrations a and b of every continuous column; the variance of the first term; where there are
+    branches, that of the second; the variance of the noise.
 
     Args:
         columns: of the space.
         warp: whether positions of continuous columns are warped by Kumaraswamy's distribution function
             (Snoek et al. 2014, arXiv:1402.0929).
+        steps: whether points [n, d] have one coordinate more, the logarithm of ``step / last``: [n, d + 1]. Those that
+            lack it are taken to be at the last step.
 
     Attributes:
         size: number of hyperparameters.
@@ -63,26 +69,33 @@ class Kernel:
         bounds: [size, 2], the least and the greatest value of each.
     """
 
-    def __init__(self, columns: Sequence[Column], warp: bool = False) -> None:
-        self.columns, self.warp = tuple(columns), warp
+    def __init__(self, columns: Sequence[Column], warp: bool = False, steps: bool = False) -> None:
+        self.columns, self.warp, self.steps = tuple(columns), warp, steps
         d = len(self.columns)
         self._codes = [_code(column.levels) if column.kind == "unordered" else None for column in self.columns]
         widths = [1 if code is None else code.shape[1] for code in self._codes]
-        self._column = np.repeat(np.arange(d), widths)  # of each feature
+        self._column = np.repeat(np.arange(d + steps), widths + [1] * steps)  # of each feature; d: the step
         self._at = np.cumsum([0, *widths])  # first feature of each column
         self._numeric = np.array([j for j, code in enumerate(self._codes) if code is None], dtype=np.intp)
         continuous = [j for j, column in enumerate(self.columns) if warp and column.kind == "continuous"]
         self._warped = self._at[continuous]
         opening = switches(self.columns)
         self._offset = np.flatnonzero([j in opening for j in self._column])
-        settings = [LENGTH] * d + [WARP] * (2 * len(continuous)) + [SCALE] + [OFFSET] * bool(opening) + [NOISE]
-        table = np.array(settings)
+        scales = [SCALE] + [OFFSET] * bool(opening) + [NOISE]
+        table = np.array([LENGTH] * d + [STEP] * steps + [WARP] * (2 * len(continuous)) + scales)
         table[:d, 0] += np.log([active_with(self.columns, j) for j in range(d)]) / 2
         self.size, self.prior, self.bounds = len(table), table[:, :2], table[:, 2:]
+
+    def complete(self, points: Floats) -> Floats:
+        """The points with the coordinate of the step, if there is one: that of the last step, where they lack it."""
+        if not self.steps or points.shape[1] > len(self.columns):
+            return points
+        return np.concatenate([points, np.zeros((len(points), 1))], axis=1)
 
     def embed(self, points: Floats) -> Floats:
         """Features [n, f] of points [n, d]. They depend on no hyperparameter: ``scaled`` warps and scales them."""
         features = np.empty((len(points), len(self._column)))
+        features[:, len(self._column) - self.steps :] = self.complete(points)[:, len(self.columns) :]
         features[:, self._at[self._numeric]] = np.nan_to_num(points[:, self._numeric], nan=0.5)
         for j, code in enumerate(self._codes):
             if code is not None:
@@ -140,7 +153,7 @@ class Kernel:
             pull[:, self._offset] += _pull(w * parts.offset_slope, scaled[:, self._offset])
             total[-2] = np.vdot(w, parts.offset) / 2
         total[-3 if len(self._offset) else -2] = np.vdot(w, parts.covariance) / 2 - total[-2]
-        d, k = len(self.columns), len(self._warped)
+        d, k = len(self.columns) + self.steps, len(self._warped)
         total[:d] = -np.bincount(self._column, np.einsum("ij,ij->j", pull, scaled), d)
         if k:
             pull = pull[:, self._warped] / np.exp(theta[self._column[self._warped]])
@@ -151,7 +164,7 @@ class Kernel:
     def to_cube(self, theta: Floats, points: Floats, slopes: Floats) -> Floats:
         """Derivatives with respect to scaled features [..., q, f], turned into those to points [q, d]: [..., q, d].
 
-        0 for inactive and unordered columns.
+        0 for inactive and unordered columns, and without the step.
         """
         at = self._at[self._numeric]
         step = np.repeat(np.exp(-theta[self._column])[None], len(points), axis=0)
@@ -163,7 +176,7 @@ class Kernel:
 
     def _warping(self, theta: Floats, features: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         """1 - (1 - u^a)^b of the warped features [n, k], and its derivatives to u, log a and log b."""
-        d, k = len(self.columns), len(self._warped)
+        d, k = len(self.columns) + self.steps, len(self._warped)
         a, b = np.exp(theta[d : d + 2 * k]).reshape(2, k)
         u = np.clip(features[:, self._warped], EDGE, 1 - EDGE)
         power = u**a

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.pareto import order
 from tunesmith.samplers._kernel import Kernel
+from tunesmith.samplers._partial import extrapolated
 from tunesmith.samplers._surrogate import Surrogate
 from tunesmith.samplers._transform import POWERS, Transform, balanced
-from tunesmith.samplers.base import FAILED, OBSERVED, Floats, History
+from tunesmith.samplers.base import FAILED, PENDING, Floats, History, places
 
 PLAIN = (1.0,)  #: the power that changes nothing
 CLEAR = 3.0  #: by so much must the logarithm of a probability be higher: 20 times as likely
@@ -29,30 +29,41 @@ Kind = Literal["goal", "constraint", "failure"]
 class Outcome:
     """A model of one outcome. It changes in ``learn`` alone, so that it follows from the log.
 
+    A goal or a constraint is learned from all observations: where there are several rungs, a configuration has one at
+    each that it has reached, and the process goes over configurations and the logarithm of the step. What it says is
+    what holds at the last rung. Failing is learned from configurations.
+
     Where only values have changed, the posterior waits until it is asked for: a population tells often and asks seldom.
 
     Attributes:
-        rows: of the history, on which the posterior is conditioned.
-        transform: from the outcome's values, of a goal.
+        transform: from the outcome's values at the last rung, of a goal.
         limit: the transformed value up to which a constraint holds, or a trial does not fail.
     """
 
     def __init__(self, history: History, kernel: Kernel, kind: Kind, index: int = 0) -> None:
-        self.history, self.kernel, self.kind, self.index = history, kernel, kind, index
+        self.history, self.kernel, self.kind = history, kernel, kind
+        self.column = index + (len(history.goals) if kind == "constraint" else 0)
         self.transform: Transform
         self.limit = 0.0
-        self.rows: list[int] = []
-        self._every: dict[int, None] = {}  # all rows that have the outcome, in the order in which they got it
+        self._of: dict[int, list[int]] = {}  # by row: its observations, by ascending steps; of failing, the row itself
+        self._every: dict[int, None] = {}  # all of them, in the order in which they came
+        self._chosen: list[int] = []  # those on which the posterior is conditioned
+        self._rungs: list[int] = []  # the steps at which they are
         self._posterior: Surrogate | None = None
-        self._changed = False  # whether rows of the posterior have other values since
+        self._changed = False  # whether what the posterior is conditioned on has other values since
         self._current: Surrogate | None = None  # if so: the posterior of these, once it was asked for
-        self._next = 2  # rows at which to fit again
+        self._next = 2  # observations at which to fit again
         self._powers: tuple[float, ...] = PLAIN
         self._thetas: dict[tuple[float, ...], Floats] = {}  # of the last fit, by the powers that the transform may take
 
     @property
+    def rows(self) -> list[int]:
+        """Of the history: the configurations on which the posterior is conditioned."""
+        return list(dict.fromkeys(self._rows(self._chosen).tolist()))
+
+    @property
     def surrogate(self) -> Surrogate | None:
-        """The posterior of the transformed values, None before there are two rows."""
+        """The posterior of the transformed values, None before there are two observations."""
         if self._posterior is None or not self._changed:
             return self._posterior
         if self._current is None:
@@ -60,49 +71,88 @@ class Outcome:
         return self._current
 
     def fitted(self) -> Floats:
-        """Posterior means at the rows: [n]. By the normal equations, without a prediction."""
+        """Posterior means at the rows, at the last rung: [n]. With one rung by the normal equations."""
         surrogate = self.surrogate
         assert surrogate is not None
+        if self.kernel.steps:
+            return surrogate.means(self.history.points[self.rows])
         means: Floats = surrogate.y - surrogate.noise / surrogate.counts * surrogate.weights
         return means
 
+    def latest(self) -> Floats:
+        """The last value of every configuration that has one, in the terms of the last rung, in the order of asking."""
+        return self._values([self._of[row][-1] for row in sorted(self._of)])
+
     def learn(self, row: int) -> None:
         """Take in a row that was observed, has failed, or has changed its values."""
-        status = self.history.status[row]
-        has = status == OBSERVED or (status == FAILED and self.kind == "failure")
-        fresh = has and row not in self._every
-        if fresh:
-            self._every[row] = None
-        elif not has and row in self._every:
-            del self._every[row]
-            self._next = 0
-        elif not has or (self._posterior is not None and row not in self.rows):
+        before, now = self._of.pop(row, []), self._observations(row)
+        if now:
+            self._of[row] = now
+        gone, fresh = ([i for i in some if i not in others] for some, others in ((before, now), (now, before)))
+        for i in gone:
+            del self._every[i]
+        self._every.update(dict.fromkeys(fresh))
+        if not gone and not fresh and (not now or (self._posterior is not None and not set(now) & set(self._chosen))):
             return
         self._current = None
+        anew = self._stepped() or bool(gone)
         if len(self._every) < 2 or (self.kind == "failure" and not (self.history.status == FAILED).any()):
             self._posterior = None
-        elif self._posterior is None or len(self._every) >= self._next:
+        elif self._posterior is None or anew or len(self._every) >= self._next:
             self._fit()
         elif fresh:
-            self._extend(row)
+            self._extend(fresh)
         else:
             self._changed = True
 
-    def _values(self, rows: list[int]) -> Floats:
+    def _observations(self, row: int) -> list[int]:
+        """What there is of a row, by ascending steps; none while it is pending."""
+        status = self.history.status[row]
         if self.kind == "failure":
-            return np.where(self.history.status[rows] == FAILED, 1.0, -1.0)
-        source = self.history.losses if self.kind == "goal" else self.history.excess
-        values: Floats = source[rows, self.index]
-        return values
+            return [] if status == PENDING else [row]
+        seen = self.history.observations(row)
+        return [seen[step] for step in sorted(seen)]
 
-    def _merits(self, rows: list[int]) -> Floats:
-        """Of which the least are the best rows: for all goals the same ones."""
+    def _stepped(self) -> bool:
+        """Look at the rungs. Whether there are several now where there was one, or the reverse."""
+        if self.kind == "failure":
+            return False
+        rungs = self.history.rungs
+        self._changed = self._changed or rungs[-1:] != self._rungs[-1:]
+        self._rungs = rungs
+        if (several := len(rungs) > 1) == self.kernel.steps:
+            return False
+        self.kernel, self._thetas = Kernel(self.kernel.columns, self.kernel.warp, several), {}
+        return True
+
+    def _rows(self, chosen: list[int]) -> NDArray[np.int64]:
+        """The rows of observations."""
+        every = np.array(chosen, dtype=np.int64)
+        rows: NDArray[np.int64] = every if self.kind == "failure" else self.history.seen_rows[every]
+        return rows
+
+    def _points(self, chosen: list[int]) -> Floats:
+        """The points of observations; where there are several rungs, each with its step."""
+        points: Floats = self.history.points[self._rows(chosen)]
+        if not self.kernel.steps:
+            return points
+        return np.column_stack([points, np.log(self.history.seen_steps[chosen] / self._rungs[-1])])
+
+    def _values(self, chosen: list[int]) -> Floats:
+        """The values of observations, in the terms of the last rung."""
+        if self.kind == "failure":
+            return np.where(self.history.status[chosen] == FAILED, 1.0, -1.0)
+        return extrapolated(self.history, self.column, np.array(chosen, dtype=np.int64))[0]
+
+    def _merits(self, chosen: list[int]) -> Floats:
+        """Of which the least are the best observations: for all goals the same ones."""
         if self.kind == "goal":
-            return order(self.history.losses[rows], self.history.excess[rows]).astype(np.float64)
-        return self._values(rows)
+            rows, row = np.unique(self._rows(chosen), return_inverse=True)
+            return places(self.history, rows)[row].astype(np.float64)
+        return self._values(chosen)
 
     def _transformed(self) -> Floats:
-        values = self._values(self.rows)
+        values = self._values(self._chosen)
         if self.kind == "failure":
             return values
         if self.kind == "constraint":
@@ -111,27 +161,26 @@ class Outcome:
         self.transform = Transform.fit(values, self._powers)
         return self.transform.apply(values)
 
-    def _extend(self, row: int) -> None:
-        """The same hyperparameters, one row more."""
+    def _extend(self, fresh: list[int]) -> None:
+        """The same hyperparameters, a few observations more."""
         assert self._posterior is not None
-        self.rows.append(row)
+        self._chosen += fresh
         if self._changed:
             self._posterior, self._changed = self._conditioned(self._posterior.theta), False
         else:
-            point = self.history.points[row : row + 1]
-            self._posterior = self._posterior.extend(point, self._transformed(), self._counts())
+            self._posterior = self._posterior.extend(self._points(fresh), self._transformed(), self._counts())
 
     def _conditioned(self, theta: Floats) -> Surrogate:
         y = self._transformed()
-        return Surrogate.condition(self.kernel, theta, self.history.points[self.rows], y, self._counts())
+        return Surrogate.condition(self.kernel, theta, self._points(self._chosen), y, self._counts())
 
     def _fit(self) -> None:
-        """New hyperparameters, from those of before; and new rows where there are too many.
+        """New hyperparameters, from those of before; and new observations where there are too many.
 
         Values are transformed by a power if this makes them clearly likelier under the process.
         """
         every = list(self._every)
-        self.rows = [every[i] for i in _spread(self._merits(every), BULK)]
+        self._chosen = [every[i] for i in _spread(self._merits(every), BULK)]
         self._next = math.ceil(len(every) * GROWTH)
         likeliest = -math.inf
         for powers in (PLAIN, POWERS) if self.kind == "goal" else (PLAIN,):
@@ -145,19 +194,20 @@ class Outcome:
 
     def _tuned(self) -> tuple[float, Floats]:
         """The likeliest hyperparameters for the values as they are transformed now, and how likely both are."""
-        values, y = self._values(self.rows), self._transformed()
+        values, y = self._values(self._chosen), self._transformed()
         some = _spread(y, FIT)
         before = self._thetas.get(self._powers)
         anew = before is None or len(some) <= YOUNG
         fitted = Surrogate.fit(
-            self.kernel, self.history.points[self.rows][some], y[some], self._counts()[some], before,
+            self.kernel, self._points(self._chosen)[some], y[some], self._counts()[some], before,
             restarts=1 if anew else 0, iterations=50 if anew else WARM,
         )  # fmt: skip
         jacobian = float(self.transform.log_slopes(values[some]).sum()) if self.kind == "goal" else 0.0
         return fitted.evidence + jacobian, fitted.theta
 
     def _counts(self) -> Floats:
-        counts: Floats = np.maximum(self.history.counts[self.rows], 1).astype(np.float64)
+        source = self.history.counts if self.kind == "failure" else self.history.seen_counts
+        counts: Floats = np.maximum(source[self._chosen], 1).astype(np.float64)
         return counts
 
 

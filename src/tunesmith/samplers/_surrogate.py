@@ -33,7 +33,7 @@ class Surrogate:
     Attributes:
         kernel: the covariance function.
         theta: [p], its log hyperparameters.
-        points: [n, d], in the cube, NaN where inactive.
+        points: [n, d], in the cube, NaN where inactive; [n, d + 1] where the kernel has the step too.
         y: [..., n]
         counts: [n], how many measurements each value is the mean of.
         scaled: [n, f], features of the points.
@@ -113,7 +113,7 @@ class Surrogate:
         cls, kernel: Kernel, theta: Floats, points: Floats, y: Floats, counts: Floats | None = None
     ) -> Surrogate:
         """The posterior at given hyperparameters; arguments as for ``fit``."""
-        counts = _counts(y, counts)
+        counts, points = _counts(y, counts), kernel.complete(points)
         scaled = kernel.scaled(theta, kernel.embed(points))
         covariance = kernel.covariance(theta, scaled, scaled)
         covariance.flat[:: len(scaled) + 1] += np.exp(theta[-1]) / counts
@@ -129,7 +129,7 @@ class Surrogate:
             counts_all: [n + k], of all values. Where a count of an old one has changed, the cost is O(n^3).
         """
         counts, n, k = _counts(y_all, counts_all), len(self.points), len(points)
-        together = np.concatenate([self.points, points])
+        together = np.concatenate([self.points, self.kernel.complete(points)])
         if not np.array_equal(counts[:n], self.counts):
             return Surrogate.condition(self.kernel, self.theta, together, y_all, counts)
         scaled = self._place(points)
@@ -153,6 +153,11 @@ class Surrogate:
         covariance = self.kernel.covariance(self.theta, self.scaled, scaled)
         half = _forward(self.factor, covariance)
         return self.weights @ covariance, self._deviation(np.einsum("ij,ij->j", half, half))
+
+    def means(self, points: Floats) -> Floats:
+        """The means alone, without a solution for each point: [..., q]."""
+        means: Floats = self.weights @ self.kernel.covariance(self.theta, self.scaled, self._place(points))
+        return means
 
     def gradients(self, points: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         """Mean [..., q], deviation [q], and their derivatives [..., q, d] and [q, d] with respect to the points.

@@ -15,7 +15,7 @@ from tunesmith.samplers.gp import GP
 from tunesmith.samplers.tpe import TPE
 from tunesmith.space import Space
 
-COLUMNS = 60  #: up to so many parameters a Gaussian process is in charge,
+COLUMNS = 100  #: up to so many parameters a Gaussian process is in charge,
 GOALS = 3  #: up to so many goals,
 WORKERS = 64  #: up to so many jobs at once,
 TRIALS = 1000  #: and for so many trials
@@ -40,7 +40,7 @@ class State:
 class Auto(msgspec.Struct, frozen=True):
     """The sampler that the benchmarks speak for (``docs/benchmarks.md``), where they reach.
 
-    A Gaussian process up to 60 parameters, 3 goals and 64 jobs at once, for the first 1,000 trials; else TPE.
+    A Gaussian process up to 100 parameters, 3 goals and 64 jobs at once, for the first 1,000 trials; else TPE.
     """
 
     def choose(

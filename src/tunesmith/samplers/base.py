@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith.pareto import order
 from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Told, losses
 from tunesmith.space import Column, Space
 
@@ -99,36 +101,93 @@ def switches(columns: Sequence[Column]) -> list[int]:
 
 
 PENDING, OBSERVED, FAILED = 0, 1, 2
+APART = 1.4  #: a step is a rung of a configuration if it is by this factor greater than the rung before
+
+
+class Rung(NamedTuple):
+    """What was observed at one step, for k configurations.
+
+    Attributes:
+        rows: [k], their rows in the history.
+        losses: [k, m]
+        excess: [k, c]
+    """
+
+    rows: NDArray[np.intp]
+    losses: Floats
+    excess: Floats
+
+
+def places(history: History, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    """The places of rows in the order of constrained domination and crowding (``pareto.order``), 0 for the best.
+
+    Values at different steps are not compared: those that break no constraint come first, then those that have got
+    further, then the better ones. A negative row has no values, as one that has failed.
+
+    Args:
+        rows: [n], of the history.
+
+    Returns:
+        [n], a permutation of 0 to n - 1.
+    """
+    rows = np.asarray(rows)
+    losses, excess = history.losses[rows], history.excess[rows]
+    losses[rows < 0] = np.nan
+    known = ~np.isnan(losses).any(axis=1)
+    steps = np.where(known, history.steps[rows], 0)
+    if len(set(steps[known].tolist())) < 2:
+        return order(losses, excess)
+    within = np.zeros(len(rows), dtype=np.int64)
+    for step in set(steps.tolist()):
+        at = np.flatnonzero(steps == step)
+        within[at] = order(losses[at], excess[at])
+    found = np.empty_like(within)
+    found[np.lexsort((within, -steps, (excess > 0).any(axis=1), ~known))] = np.arange(len(rows))
+    return found
 
 
 class History:
-    """What was asked and told, as arrays with one row a configuration. They grow by doubling.
+    """What was asked and told, as arrays that grow by doubling.
 
     A configuration is pending until a job of it is done, then it has values; it has failed where all its trials have.
-    Trials of one configuration share a row and its values are their mean at the last step that one of them has
-    reached. Forks are left out: their values owe more to the weights that they began with.
+    Trials of one configuration share a row. Every step at which a job was done is a rung (of steps that are closer than
+    by a factor ``APART`` the first one). The values of a row there are the mean of those of its trials: of all that have
+    a job done there, and of those that went past it later and were told a value on their way (unless the rung stands
+    for other fidelities too). A trial that goes on keeps its values meanwhile. Forks are left out: their values owe more
+    to the weights that they began with.
 
     Attributes, one row a configuration in the order in which they were asked (views, not to be written):
         points: [n, d] in the unit cube, NaN where a branch is not taken.
-        losses: [n, m], to be minimised, NaN until observed.
-        excess: [n, c], by how much each outcome constraint is broken (negative: slack), NaN until observed.
+        losses: [n, m], to be minimised, at the last step at which a job was done, NaN until observed.
+        excess: [n, c], by how much each outcome constraint is broken there (negative: slack), NaN until observed.
         steps: [n], the training step of the values.
         counts: [n], how many trials the values are the mean of.
         status: [n], ``PENDING``, ``OBSERVED`` or ``FAILED``.
+        last: [n], the observation at the last rung, where observed.
+
+    Attributes, one row an observation, which is a configuration at a rung, in the order of the first value (views too):
+        seen_rows: [N], the row of the configuration.
+        seen_steps: [N], the step.
+        seen_values: [N, m + c], losses and excess.
+        seen_counts: [N], how many trials they are the mean of; 0 where all have failed since.
     """
 
     def __init__(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> None:
         self.space, self.goals, self.constraints = space, tuple(goals), tuple(constraints)
-        self.size = 0
-        self._points = np.empty((16, len(space.columns)))
-        self._values = np.empty((16, len(goals) + len(self.constraints)))
-        self._steps = np.zeros(16, dtype=np.int64)
-        self._counts = np.zeros(16, dtype=np.int64)
+        self.size = self.seen = 0
+        width = len(goals) + len(self.constraints)
+        self._points, self._values = np.empty((16, len(space.columns))), np.empty((16, width))
+        self._steps, self._counts, self._last = np.zeros((3, 16), dtype=np.int64)
         self._status = np.zeros(16, dtype=np.uint8)
+        self._seen_rows, self._seen_steps, self._seen_counts = np.zeros((3, 16), dtype=np.int64)
+        self._seen_values = np.empty((16, width))
         self._rows: dict[bytes, int] = {}
         self._row_of: dict[int, int] = {}  # by trial
         self._until: dict[int, int] = {}  # by trial: where its job ends
-        self._trials: list[dict[int, tuple[int, Floats] | None]] = []  # by row and trial: step and values, None: failed
+        self._passed: dict[int, dict[int, Floats]] = {}  # by trial that is out, and step: values at rungs on its way
+        self._trials: list[dict[int, dict[int, Floats]]] = []  # by row, trial and step: values; a failed trial has none
+        self._seen: list[dict[int, int]] = []  # by row and step: which observation
+        self._rungs: Counter[int] = Counter()  # by step: how many observations
 
     points = property(lambda self: self._points[: self.size])
     losses = property(lambda self: self._values[: self.size, : len(self.goals)])
@@ -136,6 +195,37 @@ class History:
     steps = property(lambda self: self._steps[: self.size])
     counts = property(lambda self: self._counts[: self.size])
     status = property(lambda self: self._status[: self.size])
+    last = property(lambda self: self._last[: self.size])
+    seen_rows = property(lambda self: self._seen_rows[: self.seen])
+    seen_steps = property(lambda self: self._seen_steps[: self.seen])
+    seen_values = property(lambda self: self._seen_values[: self.seen])
+    seen_counts = property(lambda self: self._seen_counts[: self.seen])
+
+    @property
+    def rungs(self) -> list[int]:
+        """The steps at which there are observations now, ascending."""
+        return sorted(self._rungs)
+
+    def rung(self, step: int) -> Rung:
+        """The observations at a step."""
+        chosen = np.flatnonzero((self.seen_steps == step) & (self.seen_counts > 0))
+        values = self.seen_values[chosen]
+        return Rung(self.seen_rows[chosen], values[:, : len(self.goals)], values[:, len(self.goals) :])
+
+    def curves(self, outcome: int) -> Floats:
+        """The values of an outcome, a column of ``seen_values``, of every configuration at every rung: [n, rungs].
+
+        NaN where there is none.
+        """
+        table = np.full((self.size, len(self._rungs)), np.nan)
+        there = np.flatnonzero(self.seen_counts)
+        at = np.searchsorted(self.rungs, self.seen_steps[there])
+        table[self.seen_rows[there], at] = self.seen_values[there, outcome]
+        return table
+
+    def observations(self, row: int) -> dict[int, int]:
+        """The observations of a configuration, by step, as indices of ``seen_rows`` and so on (not to be written)."""
+        return self._seen[row]
 
     def known(self, points: Floats) -> Bools:
         """Which of the points [k, d], as ``space.snap`` gives them, stand in the history: [k]."""
@@ -149,8 +239,9 @@ class History:
             return self._told(event)
         if type(event) is Failed and event.trial in self._row_of:
             row = self._row_of[event.trial]
-            self._trials[row][event.trial] = None
-            return self._settle(row)
+            before = [step for own in self._trials[row].values() for step in own]
+            self._trials[row][event.trial] = {}
+            return self._settle(row, before)
         return None
 
     def _asked(self, event: Asked) -> int | None:
@@ -167,33 +258,78 @@ class History:
                 self._status[row] = PENDING
                 return row
             return None
-        if row == len(self._points):
-            for name in ("_points", "_values", "_steps", "_counts", "_status"):
-                buffer = getattr(self, name)
-                setattr(self, name, np.concatenate([buffer, np.zeros_like(buffer)]))
+        self._room(row, "_points", "_values", "_steps", "_counts", "_status", "_last")
         self._points[row] = point
         self._values[row] = np.nan
         self._trials.append({})
+        self._seen.append({})
         self.size += 1
         return row
 
     def _told(self, event: Told) -> int | None:
         row = self._row_of.get(event.trial)
-        if row is None or event.step < self._until[event.trial]:
+        if row is None:
             return None
-        excess = [event.metrics[rule.metric][-1] for rule in self.constraints]
-        over = [np.nan if v is None else v - rule.at_most for v, rule in zip(excess, self.constraints, strict=True)]
-        self._trials[row][event.trial] = event.step, np.array([*losses(self.goals, event.metrics), *over])
-        return self._settle(row)
+        passed = self._passed.setdefault(event.trial, {})
+        if not self.space.fidelities:  # otherwise what is told on the way is worth more than what is told at the rung
+            for step in self._rungs:
+                if event.start < step <= event.step and np.isfinite(values := self._valued(event, step)).all():
+                    passed[step] = values
+        if event.step < self._until[event.trial]:
+            return None
+        passed[event.step] = self._valued(event, event.step)
+        self._trials[row].setdefault(event.trial, {}).update(self._passed.pop(event.trial))
+        return self._settle(row, passed)
 
-    def _settle(self, row: int) -> int:
-        """The values of a row from those of its trials."""
-        told = [entry for entry in self._trials[row].values() if entry is not None]
-        if not told:
+    def _valued(self, event: Told, step: int) -> Floats:
+        """The losses and excesses at a step of a report."""
+        at = step - event.start - 1
+        rules = [(event.metrics[rule.metric][at], rule.at_most) for rule in self.constraints]
+        over = [np.nan if value is None else value - at_most for value, at_most in rules]
+        return np.array([*losses(self.goals, event.metrics, at), *over])
+
+    def _settle(self, row: int, changed: Iterable[int]) -> int:
+        """The values of a row from those of its trials, of which some have changed at these steps."""
+        for step in sorted(changed):
+            self._observe(row, step)
+        reached = [step for own in self._trials[row].values() for step in own]
+        if not reached:
             self._status[row], self._values[row], self._counts[row] = FAILED, np.nan, 0
             return row
-        step = max(step for step, _ in told)
-        last = [values for at, values in told if at == step]
-        self._values[row] = last[0] if len(last) == 1 else np.mean(last, axis=0)
-        self._status[row], self._steps[row], self._counts[row] = OBSERVED, step, len(last)
+        step = max(reached)
+        self._status[row], self._steps[row] = OBSERVED, step
+        self._values[row], self._counts[row] = self._mean(row, step)
+        self._last[row] = self._seen[row][max(self._seen[row])]
         return row
+
+    def _mean(self, row: int, step: int) -> tuple[Floats, int]:
+        """The mean of what the trials of a row have at a step, and of how many."""
+        values = [own[step] for own in self._trials[row].values() if step in own]
+        mean: Floats = values[0] if len(values) == 1 else np.mean(values, axis=0)
+        return mean, len(values)
+
+    def _observe(self, row: int, step: int) -> None:
+        """Take in what the trials of a row have at a step now."""
+        seen = self._seen[row]
+        if not any(step in own for own in self._trials[row].values()):
+            if step in seen:
+                self._seen_counts[seen.pop(step)] = 0
+                self._rungs -= Counter([step])
+            return
+        if step not in seen:
+            if any(rung < step < APART * rung for rung in seen):
+                return
+            self._room(self.seen, "_seen_rows", "_seen_steps", "_seen_values", "_seen_counts")
+            self._seen_rows[self.seen], self._seen_steps[self.seen] = row, step
+            self._rungs[step] += 1
+            seen[step] = self.seen
+            self.seen += 1
+        at = seen[step]
+        self._seen_values[at], self._seen_counts[at] = self._mean(row, step)
+
+    def _room(self, index: int, *names: str) -> None:
+        """Make these arrays long enough for an index."""
+        for name in names:
+            buffer = getattr(self, name)
+            if index == len(buffer):
+                setattr(self, name, np.concatenate([buffer, np.zeros_like(buffer)]))

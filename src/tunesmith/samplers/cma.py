@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import numpy as np
 
-from tunesmith.pareto import order
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.rng import stream, subseed
-from tunesmith.samplers.base import OBSERVED, PENDING, Floats, History, Point, switches
+from tunesmith.samplers.base import OBSERVED, PENDING, Floats, History, Point, places, switches
 from tunesmith.space import Column, Space
 
 if TYPE_CHECKING:
@@ -35,7 +34,8 @@ class CMAES(msgspec.Struct, frozen=True):
     A generation ends when as many of its points have results as the population is large, in whatever order; further
     workers get further points of the same distribution. Points that are still out then count for the next generation,
     and no other: later results, and those of points that came from elsewhere, are passed over. Among the results of a
-    generation only the order counts, by constrained domination, then crowding; failed ones are worst.
+    generation only the order counts, by constrained domination, then crowding; failed ones are worst. Trials that were
+    trained further come before those that were stopped or wait.
 
     Args:
         population: points a generation; None: ``4 + floor(3 log d)``. Not less than the number of workers is best.
@@ -108,9 +108,7 @@ class Searches:
         if len(ready) == 1 or min(begun) < 1:
             return int(np.argmin(begun))
         rows = np.array([-1 if search.best is None else search.best for search in ready])
-        losses, excess = self.history.losses[rows], self.history.excess[rows]
-        losses[rows < 0] = np.nan
-        weights = 1.0 / (1 + order(losses, excess)) ** 2
+        weights = 1.0 / (1 + places(self.history, rows)) ** 2
         return int(rng.choice(len(ready), p=weights / weights.sum()))
 
 
@@ -254,7 +252,7 @@ class Search:
             return
         if self.history.status[row] == OBSERVED:
             pair = np.array([row if self.best is None else self.best, row])
-            self.best = int(pair[np.argmin(order(self.history.losses[pair], self.history.excess[pair]))])
+            self.best = int(pair[np.argmin(places(self.history, pair))])
         if self.library is None:
             return
         self.idle = 0
@@ -289,10 +287,10 @@ class Search:
     def update(self, slots: list[Slot], rows: Any) -> None:
         """Tell the library the order of a generation's points."""
         assert self.library is not None
-        losses, excess = self.history.losses[rows], self.history.excess[rows]
+        losses = self.history.losses[rows]
         losses[rows < 0] = np.nan
-        places = order(losses, excess)
-        self.library.tell([(slot.drawn, float(place)) for slot, place in zip(slots, places, strict=True)])
+        order = places(self.history, rows)
+        self.library.tell([(slot.drawn, float(place)) for slot, place in zip(slots, order, strict=True)])
         self.spread.append((np.fmin.reduce(losses, axis=0), np.fmax.reduce(losses, axis=0)))
         if self.run and self.size < self.default * 2**self.doublings:
             self.small += len(slots)

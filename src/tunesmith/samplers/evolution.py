@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from tunesmith.pareto import Ints, order
+from tunesmith.pareto import Ints
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers._prior import draw
-from tunesmith.samplers.base import OBSERVED, PENDING, History, Point, Walk, switches
+from tunesmith.samplers.base import OBSERVED, PENDING, History, Point, Walk, places, switches
 from tunesmith.samplers.qmc import design
 from tunesmith.space import Column, Space
 
@@ -27,6 +27,8 @@ class RegularizedEvolution(msgspec.Struct, frozen=True):
     Children are made one by one, from the results that are there, so any number of workers is kept busy. A trial
     becomes a member when it is told or fails, and is the oldest after ``population`` others; a failed one loses every
     tournament. With several goals or outcome constraints a tournament is won by constrained domination, then crowding.
+    A trial that was trained further wins against one that was stopped or waits. Where it is dead, its next result
+    brings it back to life as the youngest.
 
     Args:
         population: how many members are alive, and how many points of the initial design are tried first.
@@ -92,21 +94,28 @@ class Population:
     history: History
     initial: Walk
     members: list[int] = field(default_factory=list)
-    born: set[int] = field(default_factory=set)
+    born: dict[int, int] = field(default_factory=dict)  #: the step of the last result of every row that has one
 
     def tell(self, event: Event) -> bool:
-        """Note what was asked and told. Whether a configuration has become the youngest member, by its first result."""
+        """Note what was asked and told. Whether a configuration has become the youngest member.
+
+        It does by its first result; and by one at a further step, where it is not alive any more.
+        """
         self.initial.tell(event)
         row = self.history.tell(event)
-        if row is None or row in self.born or self.history.status[row] == PENDING:
+        if row is None or self.history.status[row] == PENDING:
             return False
-        self.born.add(row)
+        step = int(self.history.steps[row])
+        before = self.born.setdefault(row, -1)
+        self.born[row] = step
+        if before >= 0 and not (0 < before < step and row not in self.members):
+            return False
         self.members.append(row)
         return True
 
     def places(self, rows: Sequence[int] | Ints) -> Ints:
-        """The places of rows in the order of constrained domination and crowding, 0 for the best."""
-        return order(self.history.losses[rows], self.history.excess[rows])
+        """The places of rows in the order of constrained domination and crowding, 0 for the best; see ``places``."""
+        return places(self.history, rows)
 
 
 # -- moves ----------------------------------------------------------------------------------------------------------

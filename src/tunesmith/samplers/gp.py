@@ -25,7 +25,7 @@ from tunesmith.samplers._prior import believed
 from tunesmith.samplers._region import box, side
 from tunesmith.samplers._search import maximise
 from tunesmith.samplers._surrogate import Surrogate
-from tunesmith.samplers.base import OBSERVED, PENDING, Bools, Floats, History, Point, View, Walk, switches
+from tunesmith.samplers.base import PENDING, Bools, Floats, History, Point, View, Walk, switches
 from tunesmith.samplers.qmc import REPEATS, design
 from tunesmith.space import Space
 
@@ -169,14 +169,15 @@ class GP(msgspec.Struct, frozen=True):
         if 1 < len(state.goals) <= EXACT:
             return self._hypervolume(state, feasible, pending, rng)
         surrogate, means = _scalarised(state, rng) if len(state.goals) > 1 else _single(state.goals[0])
+        points = state.history.points[state.goals[0].rows]
         if self.acquisition == "thompson":
-            tops = surrogate.points[np.argsort(means, kind="stable")[:CONTENDERS]]
+            tops = points[np.argsort(means, kind="stable")[:CONTENDERS]]
             anchors = np.concatenate([tops, draws(state.history.space, rng, ANCHORS)])
             return Expected(drawn(surrogate, anchors, rng, 1)[0], rules.ucb, 0.0)
         anchors, best = pending, means[feasible].min()
         if self.acquisition == "nei":
             top = np.argsort(means[feasible], kind="stable")[:CONTENDERS]
-            anchors, best = np.concatenate([surrogate.points[feasible][top], pending]), np.inf
+            anchors, best = np.concatenate([points[feasible][top], pending]), np.inf
         if len(anchors):
             surrogate, values = drawn(surrogate, anchors, rng, self.fantasies)
             best = np.minimum(best, values.min(axis=1))
@@ -208,15 +209,15 @@ def _scalarised(state: State, rng: np.random.Generator) -> tuple[Surrogate, Floa
     surrogates = [goal.surrogate for goal in state.goals if goal.surrogate is not None]
     theta = np.mean([surrogate.theta for surrogate in surrogates], axis=0)
     scalar = (scalar - scalar.mean()) / max(scalar.std(), 1e-12)
-    first = surrogates[0]
-    return Surrogate.condition(first.kernel, theta, first.points, scalar, first.counts), scalar
+    history, rows = state.history, state.goals[0].rows
+    counts = np.maximum(history.counts[rows], 1)
+    return Surrogate.condition(surrogates[0].kernel, theta, history.points[rows], scalar, counts), scalar
 
 
 def _region(state: State, centre: Floats) -> Box:
     """The trust region of the first goal around the best point."""
-    surrogate, history = _single(state.goals[0])[0], state.history
-    losses = history.losses[history.status == OBSERVED, 0]
-    return box(centre, np.exp(surrogate.theta[: len(centre)]), side(losses, len(centre)))
+    scales = np.exp(_single(state.goals[0])[0].theta[: len(centre)])
+    return box(centre, scales, side(state.goals[0].latest(), len(centre)))
 
 
 def _neglected(history: History, rng: np.random.Generator) -> list[Branch]:

@@ -18,7 +18,8 @@ class NSGA2(msgspec.Struct, frozen=True):
     """Constrained domination, crowding, simulated binary crossover and polynomial mutation.
 
     It is the steady-state form: every result enters the population at once, and the last one in the order leaves it. So
-    no worker waits for the end of a generation. Failed trials are last in the order.
+    no worker waits for the end of a generation. Failed trials are last in the order. Trials that were trained further
+    come before those that were stopped or wait, and one that has left comes back with its next result.
 
     Args:
         population: how many members survive, and how many points of the initial design are tried first.

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tunesmith import pareto
 from tunesmith.records import Constraint, Event, Goal
+from tunesmith.samplers._partial import extrapolated
 from tunesmith.samplers._parzen import Bandwidth, Coded, Layout, Mixture, levels
 from tunesmith.samplers._prior import believed
 from tunesmith.samplers.base import OBSERVED, PENDING, Bools, Floats, History, Point, View, Walk, switches
@@ -180,22 +181,23 @@ class TPE(msgspec.Struct, frozen=True):
 
     def _split(self, state: State, settled: Rows) -> tuple[Rows, Floats]:
         """The rows that are below, and their weights: split branch by branch, small branches together."""
+        standings = _standings(state.history)
         if len(state.cells) == 1 or self.branches == "joint":
-            return self._best(state.history, settled)
+            return self._best(state.history, settled, *standings)
         cell = np.array(state.cell)[settled]
         cell[np.bincount(cell)[cell] < POOL] = -1
-        parts = [self._best(state.history, settled[cell == one]) for one in np.unique(cell)]
+        parts = [self._best(state.history, settled[cell == one], *standings) for one in np.unique(cell)]
         rows, weights = zip(*parts, strict=True)
         return np.concatenate(rows), np.concatenate(weights)
 
-    def _best(self, history: History, settled: Rows) -> tuple[Rows, Floats]:
-        """The best of these rows, at the largest step first, and their weights (1 on average).
+    def _best(self, history: History, settled: Rows, losses: Floats, steps: Rows) -> tuple[Rows, Floats]:
+        """The best of these rows, by what `_standings` gives for all, and their weights (1 on average).
 
         With outcome constraints as many are taken as it needs to have so many that break none (c-TPE); none where all
         trials break one.
         """
         rows = settled[history.status[settled] == OBSERVED]
-        losses, steps = history.losses[rows], history.steps[rows]
+        losses, steps = losses[rows], steps[rows]
         places = losses[:, 0] if losses.shape[1] == 1 else pareto.ranks(losses)
         order = np.lexsort((places, -steps))
         feasible = np.cumsum((history.excess[rows[order]] <= 0).all(axis=1))
@@ -345,15 +347,31 @@ def _subset(losses: Floats, places: NDArray[Any], steps: Rows, order: Rows, size
     return sorted_out
 
 
+def _standings(history: History) -> tuple[Floats, Rows]:
+    """What the trials are compared by: losses [n, m] and steps [n], NaN and 0 unless observed; the greatest step first.
+
+    A trial that has not come to the last rung has the losses that are to be expected of it there. Its step is lower
+    only where nothing is known of that, since no trial of its rung has gone on.
+    """
+    observed = np.flatnonzero(history.status == OBSERVED)
+    last = history.last[observed]
+    losses, steps = np.full(history.losses.shape, np.nan), np.zeros(history.size, dtype=np.intp)
+    for j in range(losses.shape[1]):
+        losses[observed, j], known = extrapolated(history, j, last)
+        steps[observed] = np.where(known, history.rungs[-1:], history.seen_steps[last])
+    return losses, steps
+
+
 def _worth(history: History) -> Floats:
     """One number for each row, the smaller the better, NaN unless observed: the loss, or else its place among all."""
     observed = np.flatnonzero(history.status == OBSERVED)
     worth = np.full(history.size, np.nan)
-    losses, excess = history.losses[observed], history.excess[observed]
-    if losses.shape[1] == 1 and not excess.shape[1]:
+    losses, steps = (values[observed] for values in _standings(history))
+    excess = history.excess[observed]
+    if losses.shape[1] == 1 and not excess.shape[1] and np.ptp(steps) == 0:
         worth[observed] = losses[:, 0] / max(float(np.abs(losses).max()), TINY)
     else:
-        worth[observed[pareto.order(losses, excess)]] = np.arange(len(observed))
+        worth[observed[np.lexsort((pareto.order(losses, excess), -steps))]] = np.arange(len(observed))
     return worth
 
 

@@ -24,6 +24,11 @@ class Scheduler(Protocol[S]):
     repeats: ClassVar[bool]
     """Whether a ``Start`` may have the configuration of an earlier trial (a population, where the weights differ)."""
 
+    @property
+    def endless(self) -> bool:
+        """Whether it always has another trial to start, so that something else must end the study."""
+        ...
+
     def init(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> S:
         """The state before the first event."""
         ...
@@ -32,8 +37,12 @@ class Scheduler(Protocol[S]):
         """The state after an ``Asked``, a ``Told`` or a ``Failed`` that ended its trial."""
         ...
 
-    def ask(self, state: S, rng: np.random.Generator) -> Decision | None:
-        """The next job; None where there is nothing to do, now (while a job is out) or for good."""
+    def ask(self, state: S, rng: np.random.Generator, starts: bool = True) -> Decision | None:
+        """The next job; None where there is nothing to do, now (while a job is out) or for good.
+
+        Without ``starts`` no ``Start`` or ``Repeat`` will be carried out (as many trials as the user wants were
+        started, or nothing is left to try): is there anything else to do?
+        """
         ...
 
     def keep(self, state: S) -> Iterable[tuple[int, int]]:

@@ -26,6 +26,7 @@ class Full(msgspec.Struct, frozen=True):
     steps: int = 1
     seeds: int = 1
     repeats: ClassVar[bool] = False
+    endless: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -43,7 +44,7 @@ class Full(msgspec.Struct, frozen=True):
             state.tell(event)
         return state
 
-    def ask(self, state: Runs, rng: np.random.Generator) -> Start | Repeat:
+    def ask(self, state: Runs, rng: np.random.Generator, starts: bool = True) -> Start | Repeat:
         """A repeat of the oldest configuration that lacks one, or else another configuration."""
         if state.owed:
             return Repeat(state.trials[min(state.owed)], self.steps)

@@ -216,6 +216,7 @@ class PBT(msgspec.Struct, frozen=True, kw_only=True):
     inherit: Literal["both", "weights", "hyperparameters"] = "both"
     synchronous: bool = False
     repeats: ClassVar[bool] = True
+    endless: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.population < 2:
@@ -311,15 +312,15 @@ class PBT(msgspec.Struct, frozen=True, kw_only=True):
 
     # -- ask: decide
 
-    def ask(self, state: State, rng: np.random.Generator) -> Decision | None:
+    def ask(self, state: State, rng: np.random.Generator, starts: bool = True) -> Decision | None:
         """Replace who failed, fill the population, then advance the member that is furthest behind."""
         if state.strikes >= 2 * self.population:
             return None  # nothing succeeds any more
         if state.vacant:
             decision = self._refill(state, rng)
-            if decision is not None:
+            if decision is not None and (starts or not isinstance(decision, Start)):
                 return decision
-        if len(state.slots) < self.population:
+        if len(state.slots) < self.population and starts:
             return Start(min(self.ready, self.steps))
         member = self._next(state)
         return None if member is None else self._advance(state, member, rng)

@@ -47,6 +47,7 @@ class Race(msgspec.Struct, frozen=True):
     share: float = 0.5
     reach: float = 2.0
     repeats: ClassVar[bool] = False
+    endless: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -69,7 +70,7 @@ class Race(msgspec.Struct, frozen=True):
         state.tell(event)
         return state
 
-    def ask(self, state: Runs, rng: np.random.Generator) -> Start | Repeat:
+    def ask(self, state: Runs, rng: np.random.Generator, starts: bool = True) -> Start | Repeat:
         """A repeat where a configuration lacks one or the race needs one, or else another configuration."""
         if state.owed:
             return Repeat(state.trials[min(state.owed)], self.steps)

@@ -285,12 +285,17 @@ class SchedulerConformance:
         return Study(mixed(), [GOAL], samplers.QMC(), self.make(), seed=seed, trials=self.trials, **more)
 
     def test_ends(self) -> None:
-        """With nothing failing the study ends, and every job begins where its trial stands."""
+        """With nothing failing the study ends, and every job begins where its trial stands, or a fork where its source
+        once stood.
+        """
         study = self.study()
         reached: dict[int, int] = {}
         while (job := study.ask()) is not None:
-            source = job.trial if job.trial in reached or job.parent is None else job.parent
-            assert job.start == reached.get(source, 0) < job.until
+            if job.trial in reached or job.parent is None:
+                assert job.start == reached.get(job.trial, 0)
+            else:
+                assert job.start <= reached[job.parent]
+            assert job.start < job.until
             reached[job.trial] = job.until
             study.tell(job, {"score": score(job)})
         assert study.trials and not study.running

@@ -1,0 +1,160 @@
+"""ASHA, asynchronous successive halving (Li et al. 2020, arXiv:1810.05934), and asynchronous Hyperband.
+
+Nobody waits for a rung to be full: a trial is promoted as soon as it is among the best ``1 / eta`` of those that have
+come to its rung so far, and where there is none to promote, a new one begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import msgspec
+import numpy as np
+
+from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Resume, Start, Told
+from tunesmith.schedulers._rungs import Fronts, Rung, check, ladder, rung, standing
+from tunesmith.space import Space
+
+
+@dataclass(slots=True)
+class State:
+    """The rungs of every bracket, and where every trial is.
+
+    Attributes:
+        steps: of the ladder.
+        brackets: by bracket and rung; bracket b begins at rung b of the ladder.
+        places: by trial: its bracket, and the rung of the ladder that it is on its way to or stands on.
+        out: trials that are being trained.
+        going: of the stopping variant: trials that go on as soon as a worker is free, oldest decision first.
+    """
+
+    goals: tuple[Goal, ...]
+    constraints: tuple[Constraint, ...]
+    steps: tuple[int, ...]
+    brackets: list[list[Rung | Fronts]]
+    places: dict[int, tuple[int, int]] = field(default_factory=dict)
+    out: set[int] = field(default_factory=set)
+    going: dict[int, None] = field(default_factory=dict)
+
+
+class ASHA(msgspec.Struct, frozen=True, tag="asha"):
+    """Asynchronous successive halving.
+
+    Args:
+        max_steps: of a trial that comes to the end.
+        min_steps: the steps of the first rung at least; ``max_steps / eta^k`` for the greatest k that this allows.
+        eta: the rungs' steps grow, and their trials get fewer, by this factor.
+        brackets: asynchronous Hyperband: so many brackets, each of which begins one rung higher than the one before.
+            A new trial's bracket is drawn, in such shares that all cost about the same.
+        stopping: a trial that comes to a rung goes on at once if it is among the best ``1 / eta`` there (or the first),
+            and is stopped for good otherwise. No trial is paused, so checkpoints are read only after a fault; but who
+            came early, among few, goes on more easily, and who was stopped never gets a second chance.
+
+    Trials that fail count as the worst of their rung. When no more trials can be started (``trials=``, or a finite
+    space), promotion goes on among those that are there; if none has come to the end, the best one of the highest rung
+    goes on.
+    """
+
+    max_steps: int
+    min_steps: int = 1
+    eta: int = 3
+    brackets: int = 1
+    stopping: bool = False
+    repeats: ClassVar[bool] = False
+    endless: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check("ASHA", self.max_steps, self.min_steps, self.eta)
+        if not 1 <= self.brackets <= len(self.rungs):
+            raise ValueError(f"ASHA: brackets={self.brackets} must be from 1 to the number of rungs, {len(self.rungs)}")
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The steps at which trials are compared."""
+        return ladder(self.min_steps, self.max_steps, self.eta)
+
+    def init(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> State:
+        """Empty rungs."""
+        steps = self.rungs
+        brackets = [[rung(goals, self.eta, least=int(self.stopping)) for _ in steps] for _ in range(self.brackets)]
+        return State(tuple(goals), tuple(constraints), steps, brackets)
+
+    def tell(self, state: State, event: Event) -> State:
+        """Note who is on the way to which rung, and who has come there."""
+        if type(event) is Asked:
+            self._asked(state, event)
+        elif isinstance(event, Told | Failed) and event.trial in state.out:
+            self._came(state, event)
+        return state
+
+    def _asked(self, state: State, event: Asked) -> None:
+        state.out.add(event.trial)
+        if event.trial in state.places:
+            bracket, k = state.places[event.trial]
+            state.brackets[bracket][k].take(event.trial)
+            state.going.pop(event.trial, None)
+            state.places[event.trial] = bracket, k + 1
+        else:
+            bracket = state.steps.index(event.until)
+            state.places[event.trial] = bracket, bracket
+
+    def _came(self, state: State, event: Told | Failed) -> None:
+        bracket, k = state.places[event.trial]
+        if isinstance(event, Told) and event.step < state.steps[k]:
+            return
+        one = standing(state.goals, state.constraints, event) if isinstance(event, Told) else None
+        state.brackets[bracket][k].add(one)
+        state.out.remove(event.trial)
+        over = one is None or k == len(state.steps) - 1
+        if self.stopping and not over:
+            over = not state.brackets[bracket][k].promotes(event.trial)
+            if not over:
+                state.going[event.trial] = None
+        if over:
+            del state.places[event.trial]
+
+    def ask(self, state: State, rng: np.random.Generator, starts: bool = True) -> Start | Resume | None:
+        """A promotion, the highest rung first, or else a new trial."""
+        trial = next(iter(state.going), None) if self.stopping else self._promotable(state)
+        if trial is None and not starts:
+            trial = self._last(state)
+        if trial is not None:
+            return Resume(trial, state.steps[state.places[trial][1] + 1])
+        return Start(state.steps[self._bracket(state, rng)]) if starts else None
+
+    def _promotable(self, state: State) -> int | None:
+        for k in reversed(range(len(state.steps) - 1)):
+            for rungs in state.brackets:
+                if rungs[k].best is not None:
+                    return rungs[k].best
+        return None
+
+    def _last(self, state: State) -> int | None:
+        """When all is told and nobody has come to the end: the best of the highest rung."""
+        if state.out or self.stopping or any(rungs[-1].count for rungs in state.brackets):
+            return None
+        for k in reversed(range(len(state.steps) - 1)):
+            for rungs in state.brackets:
+                if rungs[k].leader is not None:
+                    return rungs[k].leader
+        return None
+
+    def _bracket(self, state: State, rng: np.random.Generator) -> int:
+        """The bracket of a new trial, drawn with the shares of trials that Hyperband's brackets have."""
+        if self.brackets == 1:
+            return 0
+        most = len(state.steps)
+        shares = np.array([self.eta ** (most - 1 - b) * most / (most - b) for b in range(self.brackets)])
+        return int(rng.choice(self.brackets, p=shares / shares.sum()))
+
+    def keep(self, state: State) -> Iterable[tuple[int, int]]:
+        """Where trials stand that may go on."""
+        if self.stopping:
+            yield from ((trial, state.steps[state.places[trial][1]]) for trial in state.going)
+            return
+        for rungs in state.brackets:
+            for step, stand in zip(state.steps[:-1], rungs[:-1], strict=True):
+                for trial in stand.paused():
+                    yield trial, step

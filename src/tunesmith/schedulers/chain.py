@@ -1,0 +1,134 @@
+"""One scheduler after another: halving finds good trials, population based training goes on with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+
+from tunesmith.records import Asked, Constraint, Decision, Event, Failed, Goal, Told
+from tunesmith.schedulers import pbt
+from tunesmith.schedulers._rungs import Standing, standing
+from tunesmith.schedulers.asha import ASHA
+from tunesmith.schedulers.halving import Hyperband, SuccessiveHalving
+from tunesmith.schedulers.pbt import PBT
+from tunesmith.space import Space
+
+
+@dataclass(slots=True)
+class State:
+    """The state of the first scheduler, and once it has ended that of the second.
+
+    Attributes:
+        out: trials that are being trained.
+        asked: by trial that is out or has survived: its last job.
+        survivors: those that came to the last rung, with what they were told there.
+    """
+
+    space: Space
+    goals: tuple[Goal, ...]
+    constraints: tuple[Constraint, ...]
+    first: Any
+    out: set[int] = field(default_factory=set)
+    asked: dict[int, Asked] = field(default_factory=dict)
+    survivors: list[tuple[Standing, Told]] = field(default_factory=list)
+    population: PBT | None = None
+    then: pbt.State | None = None
+
+
+class Chain(msgspec.Struct, frozen=True):
+    """Halving first, then the best trials that came to its last rung go on as a population.
+
+    Args:
+        first: ``SuccessiveHalving``, ``Hyperband`` or ``ASHA``. It ends after its ``rounds``, or when no more trials
+            can be started (``trials=``).
+        then: ``PBT``, with ``steps`` beyond the first one's ``max_steps``; ``population`` is how many go on at most.
+    """
+
+    first: SuccessiveHalving | Hyperband | ASHA
+    then: PBT
+    repeats: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.then.steps <= self.first.max_steps:
+            raise ValueError(
+                f"Chain: then.steps={self.then.steps} must be over first.max_steps={self.first.max_steps}: the "
+                "survivors go on from there"
+            )
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The steps at which the first scheduler compares trials."""
+        return self.first.rungs
+
+    @property
+    def endless(self) -> bool:
+        """Whether the first one is."""
+        return self.first.endless
+
+    def init(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> State:
+        """The first one's state.
+
+        Raises:
+            ValueError: the study has more than one goal.
+        """
+        self.then.init(space, goals, constraints)
+        first = self.first.init(space, goals, constraints)
+        return State(space, tuple(goals), tuple(constraints), first)
+
+    def tell(self, state: State, event: Event) -> State:
+        """Fold the event into the scheduler in charge, and note who survives."""
+        if type(event) is Asked:
+            if state.then is None and (event.parent is not None or event.until not in self.rungs):
+                state.population, state.then = self._begin(state)
+            state.out.add(event.trial)
+            state.asked[event.trial] = event
+        elif isinstance(event, Told | Failed):
+            self._told(state, event)
+        if state.population is not None:
+            state.then = state.population.tell(state.then, event)  # type: ignore[arg-type]
+        else:
+            state.first = self.first.tell(state.first, event)
+        return state
+
+    def _told(self, state: State, event: Told | Failed) -> None:
+        asked = state.asked[event.trial]
+        if isinstance(event, Told) and event.step < asked.until:
+            return
+        state.out.discard(event.trial)
+        if isinstance(event, Told) and event.step == self.first.max_steps:
+            one = standing(state.goals, state.constraints, event)
+            if one is not None:
+                state.survivors.append((one, event))
+        elif state.then is None and isinstance(event, Failed):
+            del state.asked[event.trial]
+
+    def _begin(self, state: State) -> tuple[PBT | None, pbt.State | None]:
+        """The population of the best survivors, each of which stands on the last rung."""
+        best = sorted(state.survivors)[: self.then.population]
+        if len(best) < 2:
+            return None, None
+        population = msgspec.structs.replace(self.then, population=len(best))
+        then = population.init(state.space, state.goals, state.constraints)
+        for _, told in best:
+            then = population.tell(population.tell(then, state.asked[told.trial]), told)
+        return population, then
+
+    def ask(self, state: State, rng: np.random.Generator, starts: bool = True) -> Decision | None:
+        """What the first one says until it has ended, then what the population does."""
+        population, then = state.population, state.then
+        if population is None:
+            decision = self.first.ask(state.first, rng, starts)
+            if decision is not None or state.out:
+                return decision
+            population, then = self._begin(state)
+        return None if population is None or then is None else population.ask(then, rng, starts)
+
+    def keep(self, state: State) -> Iterable[tuple[int, int]]:
+        """What the scheduler in charge may start from, and until the second one is, the survivors."""
+        if state.population is not None and state.then is not None:
+            return state.population.keep(state.then)
+        return [*self.first.keep(state.first), *((told.trial, told.step) for _, told in state.survivors)]
