@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from tunesmith.space import Categorical, Config, Ordinal
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-from benchmarks.quality.peers import Leaf, configuration, leaves  # noqa: E402
-from benchmarks.quality.peers import Smac as QualitySmac  # noqa: E402
+from benchmarks.quality.peers import Leaf, configuration, leaves
+from benchmarks.quality.peers import Smac as QualitySmac
 
 
 @dataclass
@@ -93,7 +94,7 @@ class Tunesmith(Peer):
 
 
 class Optuna(Peer):
-    """Pruners: a trial goes on until one says no, and can't be resumed. Listed values in an order are their positions."""
+    """Pruners: a trial goes on until one says no, and can't be resumed. Values in an order are their positions."""
 
     def __init__(self, make: Callable[[Any, Optuna], tuple[Any, Any]], *arguments: Any) -> None:
         import optuna
@@ -165,7 +166,7 @@ class Syne(Peer):
             for leaf in self.tree
         }
         self.scheduler = make(space, self)
-        self.old = "legacy" in type(self.scheduler).__mro__[1].__module__ or "synchronous" in type(self.scheduler).__mro__[1].__module__
+        self.old = bool(signature(self.scheduler.suggest).parameters)
         self.trials: list[Any] = []
         self.steps: dict[int, int] = {}
 
@@ -216,8 +217,10 @@ def _syne_old(name: str, options: dict[str, Any], space: dict[str, Any], peer: S
     """Of the interface up to 0.14.2, which has the variants that pause and resume, and MOBSTER."""
     from syne_tune.optimizer import legacy_baselines
 
+    np.NAN = np.nan  # of numpy 1, which it asks for; with this name it runs with numpy 2
     given = {"mode": "min", "random_seed": peer.seed, "search_options": {"debug_log": False}} | options
-    return getattr(legacy_baselines, name)(space, "loss", resource_attr="step", max_t=peer.table.steps, **given)
+    given["max_resource_level" if name.startswith("Sync") else "max_t"] = peer.table.steps
+    return getattr(legacy_baselines, name)(space, "loss", resource_attr="step", **given)
 
 
 # -- SMAC -----------------------------------------------------------------------------------------------------------
@@ -232,17 +235,22 @@ class Smac(Peer):
     def __init__(self, *arguments: Any) -> None:
         import ConfigSpace
         from smac import MultiFidelityFacade, Scenario
+        from smac.main.exceptions import ConfigurationSpaceExhaustedException
         from smac.runhistory import TrialValue
 
         super().__init__(*arguments)
         warnings.simplefilter("ignore")
         self.base, self.value = ConfigSpace, TrialValue
+        self.used_up = StopIteration, ConfigurationSpaceExhaustedException
         self.folder = tempfile.TemporaryDirectory()
         scenario = Scenario(
             self._space(), deterministic=True, n_trials=100_000, seed=self.seed, output_directory=self.folder.name,
             min_budget=1, max_budget=self.table.steps,
         )  # fmt: skip
-        self.smac = MultiFidelityFacade(scenario, lambda config, seed, budget: 0.0, logging_level=False)
+        selector = MultiFidelityFacade.get_config_selector(scenario, retries=200)  # by default it gives up after 16
+        self.smac = MultiFidelityFacade(
+            scenario, lambda config, seed, budget: 0.0, config_selector=selector, logging_level=False
+        )
         logging.getLogger("smac").setLevel(logging.ERROR)
         self.steps: dict[Any, int] = {}
 
@@ -251,12 +259,15 @@ class Smac(Peer):
         for _ in range(n):
             try:
                 info = self.smac.ask()
-            except StopIteration:
+            except self.used_up:
                 break
-            found = dict(info.config)
-            config = configuration(self.tree, lambda leaf: getattr(found[leaf.key], "item", lambda: found[leaf.key])())
+            config = configuration(self.tree, partial(self._value, dict(info.config)))
             jobs.append(Job(config, self.steps.get(info.config, 0), round(info.budget), info))
         return jobs
+
+    def _value(self, found: dict[str, Any], leaf: Leaf) -> Any:
+        value = found[leaf.key]
+        return value.item() if isinstance(value, np.generic) else value
 
     def tell(self, job: Job, step: int, values: Sequence[float], seconds: float) -> bool:
         self.steps[job.own.config] = step
@@ -283,7 +294,7 @@ OTHERS |= {
 
 
 def make(name: str, *arguments: Any) -> Peer:
-    """The optimizer of this name: ``random``, one of the others above, or ``tunesmith:`` with a sampler and a scheduler.
+    """The optimizer of this name: ``random``, one of the others, or ``tunesmith:`` with a sampler and a scheduler.
 
     ``label=tunesmith:...`` gives it another name in the results. The arguments are those of `Peer`.
     ImportError where its package is missing.

@@ -8,7 +8,8 @@ counted in trainings: one is the mean time of a full training; w workers do w of
 
 Figures are medians over seeds, with 95% percentile bootstrap intervals. A run that doesn't get there in its time counts
 as infinity: (k) says how many did not. Where a median is infinite, its place in a ratio is taken by the time that there
-was, and the ratio is a bound: >= or <=, or ~ where both medians are. Means over tables are geometric.
+was, and the ratio is a bound: >= or <=, or ~ where both medians are. Means over tables are geometric. "Used up" is the
+share of runs that were over before their time, without a result within 1%: nothing was left to try.
 """
 
 from __future__ import annotations
@@ -150,13 +151,18 @@ def grid(
 
 def overall(results: Results, figures: dict[str, Callable[[Key], Cell]], tables: list[str], workers: int) -> list[str]:
     """Markdown: the means over tables of several figures, for the optimizers that were run on all of them."""
-    lines = ["| optimizer | " + " | ".join(figures) + " | seeds | CPU s a run |", "|---|" + "--:|" * (len(figures) + 2)]
+    head = ["optimizer", *figures, "used up", "seeds", "CPU s a run"]
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "--:|" * (len(head) - 1)]
     for optimizer in dict.fromkeys(key.optimizer for key in results.rows):
         keys = [Key(table, workers, optimizer) for table in tables]
         if all(key in results.rows for key in keys):
             texts = [str(mean([figure(key) for key in keys])) for figure in figures.values()]
             rows = [row for key in keys for row in results.rows[key]]
-            texts += [str(min(len(results.rows[key]) for key in keys)), f"{np.mean([row['cpu'] for row in rows]):.2g}"]
+            texts += [
+                f"{np.mean([row['used_up'] for row in rows]):.0%}",
+                str(min(len(results.rows[key]) for key in keys)),
+            ]
+            texts += [f"{np.mean([row['cpu'] for row in rows]):.2g}"]
             lines.append(f"| {optimizer} | " + " | ".join(texts) + " |")
     return [*lines, ""]
 
@@ -168,7 +174,9 @@ def group(table: str) -> str:
 
 def section(results: Results, tables: list[str], workers: int, after: Sequence[float], detail: bool) -> list[str]:
     """Markdown: all of one number of workers on one kind of tables."""
-    here = Results({k: rows for k, rows in results.rows.items() if k.workers == workers and k.table in tables}, results.measure)
+    here = Results(
+        {k: rows for k, rows in results.rows.items() if k.workers == workers and k.table in tables}, results.measure
+    )
     tables = [table for table in tables if Key(table, workers, RANDOM) in here.rows]
     goals = {f"{target:.0%}": target for target in TARGETS}
     figures = {f"sooner to {name}": partial(speed, here, target) for name, target in goals.items()}
@@ -177,7 +185,11 @@ def section(results: Results, tables: list[str], workers: int, after: Sequence[f
     lines = ["Means over the tables.", "", *overall(here, figures, tables, workers)]
     if detail:
         for name, target in goals.items():
-            lines += [f"Trainings until within {name}", "", *grid(here, partial(time_to, here, target), tables, workers, False)]
+            lines += [
+                f"Trainings until within {name}",
+                "",
+                *grid(here, partial(time_to, here, target), tables, workers, False),
+            ]
         for name, figure in figures.items():
             lines += [name[0].upper() + name[1:], "", *grid(here, figure, tables, workers)]
     return lines
@@ -196,7 +208,9 @@ def main() -> None:
     results = Results.read(options.files, "full" if options.full else "reported")
     if options.optimizers:
         wanted = list(dict.fromkeys([RANDOM, *options.optimizers]))
-        rows = sorted((key for key in results.rows if key.optimizer in wanted), key=lambda key: wanted.index(key.optimizer))
+        rows = sorted(
+            (key for key in results.rows if key.optimizer in wanted), key=lambda key: wanted.index(key.optimizer)
+        )
         results = Results({key: results.rows[key] for key in rows}, results.measure)
     lines: list[str] = []
     known = sorted({key.table for key in results.rows})

@@ -88,8 +88,8 @@ class Task:
 class Floor:
     """Workers in virtual time, and what they have found."""
 
-    def __init__(self, table: tables.Table, peer: peers.Peer, workers: int, timer: Timer) -> None:
-        self.table, self.peer, self.timer = table, peer, timer
+    def __init__(self, table: tables.Table, peer: peers.Peer, workers: int, limit: float, timer: Timer) -> None:
+        self.table, self.peer, self.limit, self.timer = table, peer, limit, timer
         self.free, self.clock = workers, 0.0
         self.out: list[Task] = []
         self.numbers = itertools.count()
@@ -132,39 +132,49 @@ class Floor:
         if step == self.table.steps:
             self.best_full = min(self.best_full, values[-1])
 
-    def records(self, limit: float, full: bool) -> np.ndarray:
-        """[k, 3]: time, value and step of every value that was better than all before it; ``full``: at the last step."""
+    def end(self) -> None:
+        """Stop here; of the jobs that are out, what the peer hasn't heard of counts as well."""
+        for task in self.out:
+            self.note(task.values[task.told :], task.times[task.told :], task.job.until)
+
+    def records(self, full: bool) -> np.ndarray:
+        """[k, 3]: time, value and step of every value better than all before it; ``full``: at the last step alone."""
         rows = np.concatenate(self.found) if self.found else np.empty((0, 3))
-        rows = rows[(rows[:, 0] <= limit) & ((rows[:, 2] == self.table.steps) | (not full))]
+        rows = rows[(rows[:, 0] <= min(self.clock, self.limit)) & ((rows[:, 2] == self.table.steps) | (not full))]
         rows = rows[np.argsort(rows[:, 0], kind="stable")]
         before = np.minimum.accumulate(np.concatenate([[np.inf], rows[:, 1]]))[:-1]
         return rows[rows[:, 1] < before]
 
 
 def play(key: Key, optimizer: str) -> dict[str, Any]:
-    """One run: its row, in which ``reported`` and ``full`` are lists of (trainings, regret, step), better and better."""
+    """One run: its row, in which ``reported`` and ``full`` are lists of (trainings, regret, step), better and better.
+
+    ``used_up`` says that the peer had nothing left to try.
+    """
     table = tables.load(key.table)
     finals = table.curves[:, -1]
     training = float(np.nanmean(table.times.sum(1)))
     scale = float(np.nanmedian(finals)) - table.best
-    limit = max(key.limit / key.workers, WALL)
+    wall = max(key.limit / key.workers, WALL)
     timer = Timer()
-    floor = Floor(table, timer(peers.make, optimizer, table, key.seed, key.workers), key.workers, timer)
+    peer = timer(peers.make, optimizer, table, key.seed, key.workers)
+    floor = Floor(table, peer, key.workers, wall * training, timer)
     floor.begin()
     enough = table.best + ENOUGH * scale
-    while floor.out and floor.clock < limit * training and max(floor.best, floor.best_full) > enough:
+    while floor.out and floor.clock < floor.limit and max(floor.best, floor.best_full) > enough:
         floor.advance()
         floor.begin()
-    traces = {}
-    for name in ("reported", "full"):
-        records = floor.records(limit * training, name == "full")
-        regrets = (records[:, 1] - table.best) / scale
-        traces[name] = [
-            [round(t, 4), round(r, 5), int(s)]
-            for t, r, s in zip(records[:, 0] / training, regrets, records[:, 2], strict=True)
+    used_up = not floor.out and floor.clock < floor.limit
+    floor.end()
+    traces = {
+        name: [
+            [round(seconds / training, 4), round((value - table.best) / scale, 5), int(step)]
+            for seconds, value, step in floor.records(name == "full")
         ]
+        for name in ("reported", "full")
+    }
     return key._asdict() | {
-        "wall": limit, "ended": round(floor.clock / training, 4), "steps": sum(map(len, floor.found)),
+        "wall": wall, "ended": round(floor.clock / training, 4), "used_up": used_up,
         "cpu": round(timer.seconds, 3), "version": _version(optimizer), **traces,
     }  # fmt: skip
 
@@ -231,7 +241,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16, 64], help="in virtual time")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--limit", type=float, default=128, help="trainings that all workers together have time for")
+    parser.add_argument("--limit", type=float, default=128, help=f"trainings in all; each worker has time for {WALL}")
     parser.add_argument("--processes", type=int, default=1, help="of this computer")
     parser.add_argument("--out", type=Path, default=Path("results.jsonl"))
     options = parser.parse_args()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tunesmith import Categorical, Constraint, Fidelity, Float, Goal, Integer, Prior, Space
 from tunesmith.pareto import order
 from tunesmith.records import Asked, Failed, Told
+from tunesmith.samplers import base
 from tunesmith.samplers._prior import draw, log_marginal, log_prior
 from tunesmith.samplers.base import FAILED, OBSERVED, PENDING, History, places
 from tunesmith.samplers.qmc import design
@@ -119,6 +120,30 @@ def test_rungs_that_are_passed_have_values_too() -> None:
     assert at(past, 1) == {0: 1.0, 1: 7.0} and at(past, 3) == {1: 9.0}
 
 
+def test_steps_that_are_close_are_one_rung() -> None:
+    """Where a trial is asked for one step at a time, for example."""
+    past = history()
+    for step in range(20):
+        advance(past, 0, A, step, [float(step)])
+    assert past.rungs == list(past.observations(0)) == [1, 2, 3, 5, 7, 10, 14, 20]
+    assert past.steps[0] == 20 and past.losses[0] == -19.0 and past.seen_steps[past.last[0]] == 20
+    advance(past, 0, A, 20, [99.0])
+    assert past.steps[0] == 21 and past.losses[0] == -99.0 and past.seen_steps[past.last[0]] == 20
+    assert at(past, 20) == {0: 19.0}
+    past.tell(Asked(0, 0, 1, A, 0, 11))
+    past.tell(Told(0, 1, 10, {"score": [5.0], "seconds": [0.0]}))  # of the same configuration, and stands in for it
+    past.tell(Failed(0, 0, "broken"))
+    assert past.rungs == [11] and at(past, 11) == {0: 5.0} and past.losses[0] == -5.0
+
+
+def test_curves() -> None:
+    past = history()
+    advance(past, 0, A, 0, [1.0])
+    past.tell(Asked(0, 0, 2, {"x": 0.1, "kind": "a"}, 0, 3))
+    advance(past, 1, B, 0, [2.0, 3.0, 4.0])
+    np.testing.assert_array_equal(past.curves(0), [[-1.0, np.nan], [np.nan, np.nan], [-2.0, -4.0]])
+
+
 def test_what_is_passed_with_other_fidelities_is_no_rung() -> None:
     past = History(Space({"x": Float(0.0, 1.0), "share": Fidelity(0.1, 1.0)}), [Goal("score")])
     for trial, until in enumerate([1, 3]):
@@ -133,7 +158,13 @@ moves = st.tuples(st.integers(0, 5), st.sampled_from(["go on", "half", "fail"]),
 @settings(max_examples=150, deadline=None)
 @given(st.lists(moves, max_size=60))
 def test_rungs_against_a_naive_dict(sequence: list[tuple[int, str, int, int]]) -> None:
-    """Trials of three configurations go on, report and fail in any order."""
+    """Trials of three configurations go on, report and fail in any order; every step is a rung."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "APART", 1.0)
+        check_naively(sequence)
+
+
+def check_naively(sequence: list[tuple[int, str, int, int]]) -> None:
     past = History(SPACE, [Goal("score", maximise=True)], [Constraint("seconds", 2.0)])
     configs = [A, B, {"x": 0.75, "kind": "a"}]
     stands: dict[int, int] = {}  # trial -> step; -1: failed

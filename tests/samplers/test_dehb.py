@@ -78,6 +78,17 @@ def test_who_goes_on_competes_on_the_next_rung() -> None:
     assert state.members == {1: {0: 0, 1: 1, 2: 2, 3: 3}, 3: {0: 0, 1: 1, 2: 6}}
 
 
+def test_steps_that_are_no_rungs_are_passed_over() -> None:
+    sampler = DEHB(population=4)
+    state = begun(sampler, LINE)
+    for step in range(1, 8):
+        state = trained(sampler, state, 0, 1.0, until=step, start=step - 1)
+    assert {step: set(members.values()) for step, members in state.members.items() if members} == {
+        step: {0} for step in state.history.rungs
+    }
+    assert 7 > len(state.history.rungs) > 1
+
+
 def test_constraints_and_several_goals_decide_who_is_worse() -> None:
     sampler, goals = DEHB(population=4), [Goal("loss"), Goal("cost")]
     state = begun(sampler, LINE, goals)

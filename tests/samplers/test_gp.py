@@ -89,6 +89,8 @@ CASES: dict[str, tuple[samplers.GP, dict[str, Any]]] = {
     "chance, region and warping": (samplers.GP("pi", region=1.0, warp=True), {}),
     "ei, one fantasy": (samplers.GP("ei", fantasies=1, startup=1), {}),
     "resumed": (samplers.GP(), {"scheduler": schedulers.Full(10)}),
+    "rungs": (samplers.GP(startup=5), {"scheduler": schedulers.ASHA(9, eta=2)}),
+    "rungs, thompson, warping": (samplers.GP("thompson", warp=True), {"scheduler": schedulers.ASHA(9, brackets=3)}),
 }
 
 
@@ -106,6 +108,77 @@ def test_asking_is_no_part_of_the_state(name: str) -> None:
         for job in out:
             study.tell(job, {"score": rng.normal()})
     assert replay(study) == []
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("goals", [2, 4])
+def test_rungs_with_goals_constraints_and_rows_beyond_bulk(goals: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("BULK", 15), ("FIT", 10), ("GROWTH", 1.5)):
+        monkeypatch.setattr(_outcomes, name, value)
+    rule = Constraint("size", 1.0)
+    names = [f"goal{i}" for i in range(goals)]
+    scheduler = schedulers.ASHA(9, eta=2)
+    study = Study(mixed(), [Goal(n) for n in names], samplers.GP(startup=6), scheduler, constraints=[rule], seed=1)
+    rng = np.random.default_rng(1)
+    for i in range(28):
+        job = study.ask()
+        assert job is not None
+        if i % 9 == 3:
+            study.fail(job, "on purpose")
+            continue
+        curve = [{name: rng.normal() - step for name in [*names, "size"]} for step in range(job.start, job.until)]
+        study.tell(job, {name: [values[name] for values in curve] for name in [*names, "size"]})
+    assert len(state(study).history.rungs) >= 3
+    check_purity(study)
+    assert replay(study) == []
+
+
+@pytest.mark.usefixtures("hasty")
+def test_the_step_itself_is_no_matter() -> None:
+    """With one rung, whichever it is, the proposals are the same."""
+    configs = []
+    for steps in (1, 7):
+        study = Study(SQUARE, LOSS, samplers.GP(), schedulers.Full(steps), trials=12)
+        while (job := study.ask()) is not None:
+            study.tell(job, {"loss": [(job.config["x"] - 0.3) ** 2 + job.config["y"]] * steps})
+        configs.append([trial.config for trial in study.trials])
+    assert configs[0] == configs[1]
+
+
+def bowl(config: dict[str, Any]) -> float:
+    return (config["x"] - 0.3) ** 2 + (config["y"] - 0.7) ** 2
+
+
+CURVES: dict[str, Callable[[float, int], float]] = {
+    "level": lambda loss, step: loss + 1 / step,
+    "the better the steeper": lambda loss, step: 2 - (2 - loss) * (1 - 0.9 / step),
+    "the better the worse at first": lambda loss, step: loss + 2 * max(0.0, 0.7 - loss) / step,
+}
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("name", CURVES)
+def test_finds_what_is_good_in_the_end(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever short training says. One draw in 300 is as good as that."""
+    monkeypatch.setattr(_outcomes, "GROWTH", 1.2)
+    study = Study(SQUARE, LOSS, samplers.GP(), schedulers.ASHA(9), seed=0, trials=30)
+    while (job := study.ask()) is not None:
+        losses = [CURVES[name](bowl(job.config), step) for step in range(job.start + 1, job.until + 1)]
+        study.tell(job, {"loss": losses})
+    assert min(bowl(trial.config) for trial in study.trials) < 0.001
+
+
+@pytest.mark.usefixtures("hasty")
+def test_what_it_says_is_of_the_last_rung() -> None:
+    """Losses at the end lie between 0 and 1, those after one step above 9."""
+    study = Study(SQUARE, LOSS, samplers.GP(startup=25), schedulers.ASHA(9), seed=0, trials=25)
+    while (job := study.ask()) is not None:
+        study.tell(
+            job, {"loss": [bowl(job.config) + 10 * (9 - step) / 8 for step in range(job.start + 1, job.until + 1)]}
+        )
+    at = np.array([[0.3, 0.7], [0.6, 0.4]])
+    sampler, found, rng = study.sampling()
+    np.testing.assert_allclose(sampler.view(found, at, rng).curves["mean"], [0.0, 0.18], atol=0.05)
 
 
 @pytest.mark.usefixtures("hasty")

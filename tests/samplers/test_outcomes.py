@@ -42,6 +42,14 @@ class Log:
             for outcome in self.outcomes:
                 outcome.learn(row)
 
+    def advance(self, trial: int, start: int, until: int, *values: float) -> None:
+        """One job of a trial, with a loss, another one and seconds at its end."""
+        config = self.space.sample(np.random.default_rng(trial))
+        self.fold(Asked(self.asks, 0, trial, config, start, until))
+        told = dict(zip(("loss", "other", "seconds"), ([value] for value in values), strict=True))
+        self.fold(Told(self.asks, trial, until - 1, told))
+        self.asks += 1
+
     def ask(self, trial: int, same: int | None = None) -> None:
         config = self.space.sample(self.rng)
         if same is not None:
@@ -236,6 +244,107 @@ def test_hyperparameters_are_fitted_ever_more_seldom(monkeypatch: pytest.MonkeyP
     assert fits == [2, 3, 4, 5, 7, 9, 12, 15, 19, 24, 30, 38, 48, 60]
 
 
+# -- rungs --------------------------------------------------------------------------------------------------------
+
+
+def halved(trials: int = 27, rungs: tuple[int, ...] = (1, 3, 9), seed: int = 0) -> Log:
+    """The best third of each rung goes on to the next one; losses fall with the steps."""
+    log, rng = Log(), np.random.default_rng(seed)
+    left, start = list(range(trials)), 0
+    for until in rungs:
+        values = {trial: rng.normal(size=3) - 4 * np.log(until) for trial in left}
+        for trial in left:
+            log.advance(trial, start, until, *values[trial])
+        left, start = sorted(left, key=lambda trial: values[trial][0])[: len(left) // 3], until
+    return log
+
+
+def check_rungs(outcome: Outcome) -> None:
+    """Means at the last rung against a dense solve over all observations, with their steps as one more column."""
+    history, model = outcome.history, surrogate(outcome)
+    there = [i for i in range(history.seen) if history.seen_counts[i]]
+    assert sorted(outcome._chosen) == there and outcome.kernel.steps == (len(history.rungs) > 1)
+    wider = Kernel([*SPACE.columns, Space({"step": Float(0.0, 1.0)}).columns[0]])
+    theta = np.insert(model.theta, 3, 0.0) if not outcome.kernel.steps else model.theta
+    chosen = outcome._chosen
+    steps = np.log(history.seen_steps[chosen] / max(history.rungs))
+    points = np.column_stack([history.points[history.seen_rows[chosen]], steps])
+    at = SPACE.snap(np.random.default_rng(1).random((20, 3)))
+    scaled = wider.scaled(theta, wider.embed(points))
+    above = wider.scaled(theta, wider.embed(np.column_stack([at, np.zeros(20)])))
+    dense = wider.covariance(theta, scaled, scaled) + np.diag(np.exp(theta[-1]) / history.seen_counts[chosen])
+    cross = wider.covariance(theta, above, scaled)
+    y = outcome._transformed()
+    np.testing.assert_allclose(model.predict(at)[0], cross @ np.linalg.solve(dense, y), rtol=1e-5, atol=1e-6)
+    variance = wider.variance(theta) - np.einsum("ij,ji->i", cross, np.linalg.solve(dense, cross.T))
+    np.testing.assert_allclose(model.predict(at)[1], np.sqrt(variance), rtol=1e-5, atol=1e-6)
+    assert outcome.rows == list(dict.fromkeys(history.seen_rows[chosen].tolist()))
+    np.testing.assert_allclose(outcome.fitted(), model.predict(history.points[outcome.rows])[0], atol=1e-6)
+
+
+def test_all_observations_and_what_they_say_of_the_last_rung() -> None:
+    log = halved()
+    assert log.history.rungs == [1, 3, 9] and log.history.seen == 27 + 9 + 3
+    for outcome in log.outcomes[:3]:
+        check_rungs(outcome)
+        assert sorted(outcome.rows) == list(range(27))
+
+
+def test_every_rung_has_its_level() -> None:
+    """Values fall by 4 at each; what is said of the last rung does not hang between them."""
+    log = halved(81, (1, 3, 9, 27))
+    means = log.goal.transform.invert(log.goal.fitted())
+    assert (np.abs(means + 4 * np.log(27)) < 4).all()
+    last = log.goal.latest()
+    assert len(last) == 81 and (np.abs(last + 4 * np.log(27)) < 6).all()
+
+
+def test_rungs_come_and_go() -> None:
+    log = halved()
+    log.advance(40, 0, 27, -20.0, 0.0, 0.0)  # a higher one, by a trial that has seen no other
+    for outcome in log.outcomes[:3]:
+        check_rungs(outcome)
+    log.fail(40)
+    assert log.history.rungs == [1, 3, 9]
+    for outcome in log.outcomes[:3]:
+        check_rungs(outcome)
+    for trial in [trial for trial in range(27) if log.history.steps[trial] > 1]:
+        log.fail(trial)
+    assert log.history.rungs == [1]
+    for outcome in log.outcomes[:3]:
+        check_rungs(outcome)
+        check(outcome)
+    check(log.failure)
+    assert not log.goal.kernel.steps and log.failure.rows == list(range(28))
+
+
+def test_a_trial_that_goes_on_and_one_that_is_repeated() -> None:
+    log = halved()
+    log.advance(30, 0, 1, 5.0, 5.0, 5.0)
+    for outcome in log.outcomes[:3]:
+        check_rungs(outcome)
+    log.advance(30, 1, 3, 1.0, 1.0, 1.0)
+    log.fold(Asked(99, 0, 31, SPACE.sample(np.random.default_rng(30)), 0, 1))
+    log.fold(Told(99, 31, 0, {"loss": [1.0], "other": [1.0], "seconds": [1.0]}))
+    row = log.history._row_of[30]
+    ids = log.history.observations(row)
+    assert list(ids) == [1, 3] and log.history.seen_counts[list(ids.values())].tolist() == [2, 1]
+    assert log.history.seen_values[ids[1], 0] == 3.0
+    for outcome in log.outcomes[:3]:
+        check_rungs(outcome)
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e-300, 1e300, 1.7e308])
+def test_extreme_values_at_several_rungs(factor: float) -> None:
+    log, rng = Log(), np.random.default_rng(0)
+    for start, until, trials in [(0, 1, 15), (1, 4, 6), (4, 16, 2)]:
+        for trial in range(trials):
+            log.advance(trial, start, until, *(factor * rng.uniform(-1, 1, 3)))
+    for outcome in log.outcomes[:3]:
+        assert np.isfinite(surrogate(outcome).theta).all() and np.isfinite(outcome.fitted()).all()
+        assert np.isfinite(outcome.limit) and np.isfinite(outcome.latest()).all()
+
+
 # -- more rows than a posterior can have --------------------------------------------------------------------------
 
 
@@ -255,6 +364,16 @@ def test_rows_are_bounded() -> None:
             check(outcome)
             assert 20 <= len(outcome.rows) <= 20 + 0.4 * 75
     assert np.argmin(np.where(log.history.status == OBSERVED, log.history.losses[:, 0], np.inf)) in log.goal.rows
+
+
+@pytest.mark.usefixtures("small")
+def test_observations_are_bounded() -> None:
+    """The best trials keep all of theirs, since those that got furthest rank first."""
+    log = halved(81, (1, 3, 9, 27))
+    assert len(log.goal._every) == 120 and len(log.goal._chosen) <= 20 + 0.4 * 120
+    assert np.flatnonzero(log.history.steps == 27).tolist() == sorted(
+        row for row in log.goal.rows if log.history.steps[row] == 27
+    )
 
 
 @pytest.mark.usefixtures("small")

@@ -8,14 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tunesmith.samplers._partial import APART, lines, spaced
-
-
-def test_steps_that_are_close_are_left_out() -> None:
-    assert spaced([27, 1, 9, 3]) == [1, 3, 9, 27]
-    assert spaced(range(1, 21)) == [1, 2, 3, 5, 7, 10, 14, 20]
-    assert spaced([12]) == [12] and spaced([]) == []
-    assert spaced([10, 10 * APART - 0.1]) == [10]  # type: ignore[list-item]
+from tunesmith import Float, Goal, Space
+from tunesmith.records import Asked, Told
+from tunesmith.samplers._partial import extrapolated, lines
+from tunesmith.samplers.base import History
 
 
 def curves(n: int, seed: int = 0) -> np.ndarray:
@@ -38,7 +34,8 @@ def halved(values: np.ndarray, share: float = 3.0) -> np.ndarray:
 
 def test_selection_is_no_bias() -> None:
     """The lines are those of all trials, though only the best third goes on each time."""
-    shifts, slopes = lines(halved(curves(3000)))
+    shifts, slopes, known = lines(halved(curves(3000)))
+    assert known.all()
     np.testing.assert_allclose(slopes, [1.5, 3.0, 1.0], rtol=0.05)
     np.testing.assert_allclose(shifts, [5.0, -1.0, 0.0], atol=0.05)
 
@@ -46,27 +43,28 @@ def test_selection_is_no_bias() -> None:
 def test_early_values_that_mislead_are_turned_over() -> None:
     values = curves(300)
     values[:, 0] *= -1
-    _, slopes = lines(halved(values))
+    slopes = lines(halved(values)).slopes
     assert slopes[0] < -1 and slopes[1] > 2
 
 
 def test_early_values_that_say_nothing_become_equal() -> None:
     rng = np.random.default_rng(0)
     values = halved(np.column_stack([5.0 + 0.01 * rng.normal(size=300), rng.normal(size=300)]))
-    shifts, slopes = lines(values)
+    shifts, slopes, _ = lines(values)
     assert np.ptp(shifts[0] + slopes[0] * values[:, 0]) < 0.3
 
 
 def test_few_trials_only_shift() -> None:
     """With one that has gone on, the others are expected to fall as far."""
     values = np.array([[1.0, 0.5], [2.0, np.nan], [3.0, np.nan]])
-    shifts, slopes = lines(values)
+    shifts, slopes, _ = lines(values)
     assert shifts.tolist() == [-0.5, 0.0] and slopes.tolist() == [1.0, 1.0]
 
 
 def test_trials_that_have_nothing_in_common_are_left_as_they_are() -> None:
-    shifts, slopes = lines(np.array([[1.0, np.nan], [np.nan, 7.0]]))
-    assert shifts.tolist() == [0.0, 0.0] and slopes.tolist() == [1.0, 1.0]
+    shifts, slopes, known = lines(np.array([[1.0, 2.0, np.nan], [np.nan, np.nan, 7.0]]))
+    assert shifts.tolist() == [1.0, 0.0, 0.0] and slopes.tolist() == [1.0, 1.0, 1.0]
+    assert known.tolist() == [False, False, True]
 
 
 def test_who_begins_later_is_compared_at_the_step_after() -> None:
@@ -74,7 +72,7 @@ def test_who_begins_later_is_compared_at_the_step_after() -> None:
     values = curves(600)
     values[:200, 0] = np.nan  # began at the second step
     values[200:400, 1] = np.nan
-    shifts, slopes = lines(values)
+    shifts, slopes, _ = lines(values)
     np.testing.assert_allclose(slopes, [1.5, 3.0, 1.0], rtol=0.1)
     np.testing.assert_allclose(shifts, [5.0, -1.0, 0.0], atol=0.1)
 
@@ -84,7 +82,7 @@ def test_some_diverged_trials_have_little_power() -> None:
     typical = np.array([-1.0, 1.5, 3.5])
 
     def expected() -> np.ndarray:
-        shifts, slopes = lines(values)
+        shifts, slopes, _ = lines(values)
         found: np.ndarray = shifts + slopes * typical
         return found
 
@@ -97,10 +95,9 @@ def test_some_diverged_trials_have_little_power() -> None:
 @pytest.mark.parametrize("scale", [1e-300, 1e-12, 1e12, 1e300])
 def test_units_are_no_matter(scale: float) -> None:
     values = halved(curves(100))
-    shifts, slopes = lines(values)
-    scaled = lines(values * scale)
-    np.testing.assert_allclose(scaled[0] / scale, shifts, rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(scaled[1], slopes, rtol=1e-6)
+    plain, scaled = lines(values), lines(values * scale)
+    np.testing.assert_allclose(scaled.shifts / scale, plain.shifts, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(scaled.slopes, plain.slopes, rtol=1e-6)
 
 
 @settings(max_examples=200, deadline=None)
@@ -112,5 +109,26 @@ def test_always_finite(n: int, r: int, data: st.DataObject) -> None:
     lacks = data.draw(arrays(np.bool_, (n, r)))
     lacks[data.draw(st.integers(0, n - 1))] = False
     values[lacks] = np.nan
-    shifts, slopes = lines(values)
+    shifts, slopes, _ = lines(values)
     assert np.isfinite(shifts).all() and np.isfinite(slopes).all() and shifts[-1] == 0 and slopes[-1] == 1
+
+
+def test_observations_in_the_terms_of_the_last_rung() -> None:
+    past = History(Space({"x": Float(0.0, 1.0)}), [Goal("loss"), Goal("other", maximise=True)])
+
+    def advance(trial: int, start: int, until: int, loss: float) -> None:
+        past.tell(Asked(0, 0, trial, {"x": trial / 8}, start, until))
+        past.tell(Told(0, trial, until - 1, {"loss": [loss], "other": [2 * loss]}))
+
+    for trial in range(8):
+        advance(trial, 0, 1, float(trial))
+    values, known = extrapolated(past, 0, past.last)
+    assert values.tolist() == [float(trial) for trial in range(8)] and known.all()
+    for trial in range(4):
+        advance(trial, 1, 3, trial - 3.0)
+    for j, factor in enumerate([1.0, -2.0]):
+        values, known = extrapolated(past, j, past.last)
+        np.testing.assert_allclose(values, [factor * (trial - 3.0) for trial in range(8)], atol=1e-9)
+        assert known.all()
+    advance(8, 0, 9, 5.0)
+    assert extrapolated(past, 0, past.last)[1].tolist() == [False] * 8 + [True]

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith import Float, Goal, Integer, Space, Study, replay, samplers
-from tunesmith.records import Asked
+from tunesmith import Fidelity, Float, Goal, Integer, Space, Study, replay, samplers
+from tunesmith.records import Asked, Told
 from tunesmith.schedulers import ASHA, Scheduler
+from tunesmith.schedulers._trust import Trust
 from tunesmith.testing import GOAL, SchedulerConformance, play
 
 SPACE = Space({"x": Float(0.0, 1.0)})
@@ -38,6 +39,13 @@ class TestASHABrackets(SchedulerConformance):
 
     def make(self) -> Scheduler[Any]:
         return ASHA(27, eta=2, brackets=3)
+
+
+class TestASHAAuto(SchedulerConformance):
+    trials = 30
+
+    def make(self) -> Scheduler[Any]:
+        return ASHA(27, brackets="auto")
 
 
 def told(study: Study, loss: float) -> Any:
@@ -165,7 +173,76 @@ def test_keeps_only_what_may_go_on() -> None:
     assert study._deciding().keep() == {(0, 1), (2, 1), (1, 3)}
 
 
-@pytest.mark.parametrize(("options", "message"), [({"brackets": 0}, "brackets=0"), ({"brackets": 5}, "brackets=5")])
-def test_bad_options(options: dict[str, int], message: str) -> None:
+def search(loss: Any, trials: int, workers: int = 1) -> Study:
+    """A study with curves ``loss(x, step)``."""
+    study = Study(SPACE, LOSS, scheduler=ASHA(27, brackets="auto"), trials=trials)
+    while jobs := study.ask(workers):
+        for job in jobs:
+            study.tell(job, {"loss": [loss(job.config["x"], step) for step in range(job.start + 1, job.until + 1)]})
+    assert replay(study) == []
+    return study
+
+
+def starts(study: Study) -> list[int]:
+    return [event.until for event in study.events() if isinstance(event, Asked) and event.start == 0]
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_rungs_that_order_as_the_end_does_are_trusted(workers: int) -> None:
+    study = search(lambda x, step: x + 1 / step, 200, workers)
+    asked = starts(study)
+    assert asked[:4] == [27] * 4 and set(asked) == {1, 27}
+    full = 27 * asked.count(27)
+    assert 0.1 < full / sum(trial.step for trial in study.trials) < 0.35
+    assert study._deciding()._scheduling.trust.first == 0
+
+
+def test_rungs_that_mislead_are_not() -> None:
+    """The better at the end, the worse until step 20: every trial is trained in full."""
+    study = search(lambda x, step: x if step > 20 else 1 - x, 30)
+    assert set(starts(study)) == {27} and {trial.step for trial in study.trials} == {27}
+
+
+def test_the_lowest_trusted_rung_is_where_trials_begin() -> None:
+    study = search(lambda x, step: x if step > 6 else 1 - x, 60)
+    assert set(starts(study)) == {9, 27} and study._deciding()._scheduling.trust.first == 2
+
+
+def test_no_curves_no_judgement() -> None:
+    """Jobs that tell only their last value say nothing of the rungs: those are trusted as assumed beforehand."""
+    study = Study(SPACE, LOSS, scheduler=ASHA(27, brackets="auto"), trials=40)
+    while (job := study.ask()) is not None:
+        study.tell(job, {"loss": job.config["x"]})
+    assert set(starts(study)) == {1, 27} and replay(study) == []
+
+
+def test_agreement_is_counted_over_pairs_and_goals() -> None:
+    trust = Trust((1, 3, 9), [LOSS, Goal("size")])
+    for trial, (early, late) in enumerate([(1.0, 1.0), (2.0, 3.0), (3.0, 2.0), (4.0, 4.0)]):
+        trust.asked(Asked(trial, 0, trial, {}, 0, 9))
+        curve = [early, early, early, late, late, late, late, late, late]
+        trust.told(Told(trial, trial, 0, {"loss": curve, "size": [-value for value in curve]}))
+    assert trust.first == 0  # at rung 0 five of six pairs agree: (5 + 2.25) / 9
+    trust = Trust((1, 3, 9), [LOSS])
+    for trial, (early, late) in enumerate([(1.0, 1.0), (2.0, 3.0), (3.0, 2.0), (4.0, 0.0)]):
+        trust.asked(Asked(trial, 0, trial, {}, 0, 9))
+        trust.told(Told(trial, trial, 0, {"loss": [early, late, late, late, late, late, late, late, late]}))
+    assert trust.first == 1  # two of six pairs agree at rung 0, all at rung 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"brackets": 0}, "brackets=0 must be 'auto', or from 1 to the number of rungs, 4"),
+        ({"brackets": 5}, "brackets=5 must be"),
+        ({"brackets": "auto", "stopping": True}, "can't be stopping=True"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ASHA(27, **options)
+
+
+def test_fidelities_have_no_curves_to_trust() -> None:
+    with pytest.raises(ValueError, match="with fidelities give a number"):
+        Study(Space({**SPACE, "share": Fidelity(0.1, 1.0)}), LOSS, scheduler=ASHA(27, brackets="auto"))

@@ -95,7 +95,8 @@ class DEHB(msgspec.Struct, frozen=True):
             _, slot = state.heading.pop(event.trial)
             members = state.members.setdefault(event.step, {})
             rivals = [row, members[slot]] if slot in members else [row]
-            members[slot] = int(ranked(state.history, rivals, event.step)[0])
+            for winner in ranked(state.history, rivals, event.step)[:1]:  # none where the step is no rung
+                members[slot] = int(winner)
         elif type(event) is Failed:
             state.heading.pop(event.trial, None)
         return state

@@ -366,8 +366,8 @@ def _worth(history: History) -> Floats:
     """One number for each row, the smaller the better, NaN unless observed: the loss, or else its place among all."""
     observed = np.flatnonzero(history.status == OBSERVED)
     worth = np.full(history.size, np.nan)
-    losses, steps = (values[observed] for values in _standings(history))
-    excess = history.excess[observed]
+    losses, steps = _standings(history)
+    losses, steps, excess = losses[observed], steps[observed], history.excess[observed]
     if losses.shape[1] == 1 and not excess.shape[1] and np.ptp(steps) == 0:
         worth[observed] = losses[:, 0] / max(float(np.abs(losses).max()), TINY)
     else:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import msgspec
 import numpy as np
 
 from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Resume, Start, Told
 from tunesmith.schedulers._rungs import Fronts, Rung, check, ladder, rung, standing
+from tunesmith.schedulers._trust import Trust
 from tunesmith.space import Space
 
 
@@ -27,6 +28,7 @@ class State:
         brackets: by bracket and rung; bracket b begins at rung b of the ladder.
         places: by trial: its bracket, and the rung of the ladder that it is on its way to or stands on.
         out: trials that are being trained.
+        trust: which rungs are trusted, where that is learned.
         going: of the stopping variant: trials that go on as soon as a worker is free, oldest decision first.
     """
 
@@ -34,6 +36,7 @@ class State:
     constraints: tuple[Constraint, ...]
     steps: tuple[int, ...]
     brackets: list[list[Rung | Fronts]]
+    trust: Trust | None = None
     places: dict[int, tuple[int, int]] = field(default_factory=dict)
     out: set[int] = field(default_factory=set)
     going: dict[int, None] = field(default_factory=dict)
@@ -47,7 +50,10 @@ class ASHA(msgspec.Struct, frozen=True, tag="asha"):
         min_steps: the steps of the first rung at least; ``max_steps / eta^k`` for the greatest k that this allows.
         eta: the rungs' steps grow, and their trials get fewer, by this factor.
         brackets: asynchronous Hyperband: so many brackets, each of which begins one rung higher than the one before.
-            A new trial's bracket is drawn, in such shares that all cost about the same.
+            A new trial's bracket is drawn, in such shares that all cost about the same. ``"auto"``: new trials begin on
+            the lowest rung that orders trials as their end does, which is learned from some that are trained in full
+            (:mod:`tunesmith.schedulers._trust`); below it nobody is promoted or stopped. For curves of which you don't
+            know whether they mislead.
         stopping: a trial that comes to a rung goes on at once if it is among the best ``1 / eta`` there (or the first),
             and is stopped for good otherwise. No trial is paused, so checkpoints are read only after a fault; but who
             came early, among few, goes on more easily, and who was stopped never gets a second chance.
@@ -60,15 +66,20 @@ class ASHA(msgspec.Struct, frozen=True, tag="asha"):
     max_steps: int
     min_steps: int = 1
     eta: int = 3
-    brackets: int = 1
+    brackets: int | Literal["auto"] = 1
     stopping: bool = False
     repeats: ClassVar[bool] = False
     endless: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check("ASHA", self.max_steps, self.min_steps, self.eta)
-        if not 1 <= self.brackets <= len(self.rungs):
-            raise ValueError(f"ASHA: brackets={self.brackets} must be from 1 to the number of rungs, {len(self.rungs)}")
+        if self.brackets == "auto":
+            if self.stopping:
+                raise ValueError("ASHA: brackets='auto' pauses and promotes, so it can't be stopping=True")
+        elif not 1 <= self.brackets <= len(self.rungs):
+            raise ValueError(
+                f"ASHA: brackets={self.brackets!r} must be 'auto', or from 1 to the number of rungs, {len(self.rungs)}"
+            )
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -76,10 +87,19 @@ class ASHA(msgspec.Struct, frozen=True, tag="asha"):
         return ladder(self.min_steps, self.max_steps, self.eta)
 
     def init(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> State:
-        """Empty rungs."""
-        steps = self.rungs
-        brackets = [[rung(goals, self.eta, least=int(self.stopping)) for _ in steps] for _ in range(self.brackets)]
-        return State(tuple(goals), tuple(constraints), steps, brackets)
+        """Empty rungs.
+
+        Raises:
+            ValueError: rungs are to be trusted, and the space has fidelities, so that curves have no values for them.
+        """
+        steps, trust = self.rungs, None
+        if self.brackets == "auto":
+            if space.fidelities:
+                raise ValueError("ASHA: brackets='auto' looks along whole trainings: with fidelities give a number")
+            trust = Trust(steps, goals)
+        count = len(steps) if self.brackets == "auto" else self.brackets
+        brackets = [[rung(goals, self.eta, least=int(self.stopping)) for _ in steps] for _ in range(count)]
+        return State(tuple(goals), tuple(constraints), steps, brackets, trust)
 
     def tell(self, state: State, event: Event) -> State:
         """Note who is on the way to which rung, and who has come there."""
@@ -91,6 +111,8 @@ class ASHA(msgspec.Struct, frozen=True, tag="asha"):
 
     def _asked(self, state: State, event: Asked) -> None:
         state.out.add(event.trial)
+        if state.trust is not None:
+            state.trust.asked(event)
         if event.trial in state.places:
             bracket, k = state.places[event.trial]
             state.brackets[bracket][k].take(event.trial)
@@ -102,6 +124,8 @@ class ASHA(msgspec.Struct, frozen=True, tag="asha"):
 
     def _came(self, state: State, event: Told | Failed) -> None:
         bracket, k = state.places[event.trial]
+        if state.trust is not None:
+            state.trust.told(event) if isinstance(event, Told) else state.trust.failed(event.trial)
         if isinstance(event, Told) and event.step < state.steps[k]:
             return
         one = standing(state.goals, state.constraints, event) if isinstance(event, Told) else None
@@ -125,7 +149,8 @@ class ASHA(msgspec.Struct, frozen=True, tag="asha"):
         return Start(state.steps[self._bracket(state, rng)]) if starts else None
 
     def _promotable(self, state: State) -> int | None:
-        for k in reversed(range(len(state.steps) - 1)):
+        first = 0 if state.trust is None else state.trust.first
+        for k in reversed(range(first, len(state.steps) - 1)):
             for rungs in state.brackets:
                 if rungs[k].best is not None:
                     return rungs[k].best
@@ -142,12 +167,14 @@ class ASHA(msgspec.Struct, frozen=True, tag="asha"):
         return None
 
     def _bracket(self, state: State, rng: np.random.Generator) -> int:
-        """The bracket of a new trial, drawn with the shares of trials that Hyperband's brackets have."""
+        """The bracket of a new trial: drawn with the shares of trials that Hyperband's brackets have, or by trust."""
+        most = len(state.steps)
+        if state.trust is not None:
+            return most - 1 if state.trust.wanted else state.trust.first
         if self.brackets == 1:
             return 0
-        most = len(state.steps)
-        shares = np.array([self.eta ** (most - 1 - b) * most / (most - b) for b in range(self.brackets)])
-        return int(rng.choice(self.brackets, p=shares / shares.sum()))
+        shares = np.array([self.eta ** (most - 1 - b) * most / (most - b) for b in range(len(state.brackets))])
+        return int(rng.choice(len(shares), p=shares / shares.sum()))
 
     def keep(self, state: State) -> Iterable[tuple[int, int]]:
         """Where trials stand that may go on."""
