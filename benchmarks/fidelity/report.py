@@ -9,15 +9,17 @@ counted in trainings: one is the mean time of a full training; w workers do w of
 Figures are medians over seeds, with 95% percentile bootstrap intervals. A run that doesn't get there in its time counts
 as infinity: (k) says how many did not. Where a median is infinite, its place in a ratio is taken by the time that there
 was, and the ratio is a bound: >= or <=, or ~ where both medians are. Means over tables are geometric. "Used up" is the
-share of runs that were over before their time, without a result within 1%: nothing was left to try.
+share of runs that were over before their time, without a result within 1%: nothing was left to try. Optimizers that had
+different times are compared with --limit.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +29,7 @@ import numpy as np
 TARGETS = (0.05, 0.01)  #: regrets to be reached
 AFTER = (4, 16, 64, 128)  #: trainings of all workers together
 RANDOM = "random"
+WALL = 4  #: of run.py
 RESAMPLES = 1000
 FLOOR, WORST = 0.01, 10.0  #: regrets are clipped to this; WORST also stands for no value at all
 Samples = np.ndarray  #: [1 + RESAMPLES]: a figure, and what it is on bootstrap samples
@@ -38,6 +41,13 @@ class Key(NamedTuple):
     table: str
     workers: int
     optimizer: str
+
+
+class Place(NamedTuple):
+    """Where optimizers are compared."""
+
+    table: str
+    workers: int
 
 
 class Cell(NamedTuple):
@@ -65,14 +75,25 @@ class Results:
     measure: str
 
     @classmethod
-    def read(cls, files: Iterable[Path], measure: str) -> Results:
+    def read(cls, files: Iterable[Path], measure: str, limit: float) -> Results:
+        """Those in files, as if they had had no more time than for so many trainings."""
         best: dict[Key, dict[int, dict[str, Any]]] = {}
         for line in (line for file in files for line in file.read_text().splitlines()):
             row = json.loads(line)
             runs = best.setdefault(Key(row["table"], row["workers"], row["optimizer"]), {})
             if row["seed"] not in runs or row["limit"] > runs[row["seed"]]["limit"]:
                 runs[row["seed"]] = row
+        for row in (row for runs in best.values() for row in runs.values()):
+            row["wall"] = min(row["wall"], max(limit / row["workers"], WALL))
+            row[measure] = [found for found in row[measure] if found[0] <= row["wall"]]
         return cls({key: list(runs.values()) for key, runs in best.items()}, measure)
+
+    def only(self, wanted: Callable[[Key], bool], key: Callable[[Key], int]) -> Results:
+        """Some of them, in an order."""
+        return Results({k: self.rows[k] for k in sorted(filter(wanted, self.rows), key=key)}, self.measure)
+
+    def optimizers(self) -> list[str]:
+        return list(dict.fromkeys(key.optimizer for key in self.rows))
 
     def times(self, key: Key, target: float) -> np.ndarray:
         """[seeds]: when a regret was reached first; infinity where it never was."""
@@ -87,7 +108,7 @@ class Results:
 
     def had(self, key: Key) -> float:
         """The time that the runs had."""
-        return min(row["wall"] for row in self.rows[key])
+        return float(min(row["wall"] for row in self.rows[key]))
 
 
 def medians(values: np.ndarray, key: Key) -> Samples:
@@ -121,8 +142,9 @@ def speed_to_random(results: Results, trainings: float, key: Key) -> Cell:
 
 
 def regret(results: Results, trainings: float, key: Key) -> Cell:
-    """After so many trainings of all workers together."""
-    return Cell(medians(results.regrets(key, trainings / key.workers), key))
+    """After so many trainings of all workers together; a bound where there was less time."""
+    time = trainings / key.workers
+    return Cell(medians(results.regrets(key, time), key), "<=" if time > results.had(key) else "")
 
 
 def mean(cells: Sequence[Cell]) -> Cell:
@@ -132,66 +154,55 @@ def mean(cells: Sequence[Cell]) -> Cell:
     return Cell(np.exp(np.log([cell.samples for cell in cells]).mean(0)), sign)
 
 
-def grid(
-    results: Results, figure: Callable[[Key], Cell], tables: list[str], workers: int, averaged: bool = True
-) -> list[str]:
-    """Markdown: a row for each optimizer, in the order of the mean if there is one, and a column for each table."""
-    head = ["optimizer", *tables, *(["mean"] if averaged else [])]
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "--:|" * (len(head) - 1)]
-    for optimizer in dict.fromkeys(key.optimizer for key in results.rows):
-        keys = [Key(table, workers, optimizer) for table in tables]
-        cells = {key: figure(key) for key in keys if key in results.rows}
-        if cells:
-            texts = [str(cells[key]) if key in cells else "" for key in keys]
-            if averaged:
-                texts.append(str(mean(list(cells.values()))) if len(cells) == len(keys) else "")
-            lines.append(f"| {optimizer} | " + " | ".join(texts) + " |")
-    return [*lines, ""]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Markdown, and an empty line."""
+    rule = "|---|" + "--:|" * (len(head) - 1)
+    return ["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows), ""]
 
 
-def overall(results: Results, figures: dict[str, Callable[[Key], Cell]], tables: list[str], workers: int) -> list[str]:
-    """Markdown: the means over tables of several figures, for the optimizers that were run on all of them."""
-    head = ["optimizer", *figures, "used up", "seeds", "CPU s a run"]
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "--:|" * (len(head) - 1)]
-    for optimizer in dict.fromkeys(key.optimizer for key in results.rows):
-        keys = [Key(table, workers, optimizer) for table in tables]
+def grid(results: Results, figure: Callable[[Key], Cell], places: Sequence[Place]) -> list[str]:
+    """Markdown: a row for each optimizer, and a column for each table."""
+    rows = []
+    for optimizer in results.optimizers():
+        keys = [Key(*place, optimizer) for place in places]
+        rows.append([optimizer, *(str(figure(key)) if key in results.rows else "" for key in keys)])
+    return table(["optimizer", *(name for name, _ in places)], rows)
+
+
+def overall(results: Results, figures: Mapping[str, Callable[[Key], Cell]], places: Sequence[Place]) -> list[str]:
+    """Markdown: the means of several figures, for the optimizers that were run everywhere."""
+    rows = []
+    for optimizer in results.optimizers():
+        keys = [Key(*place, optimizer) for place in places]
         if all(key in results.rows for key in keys):
-            texts = [str(mean([figure(key) for key in keys])) for figure in figures.values()]
-            rows = [row for key in keys for row in results.rows[key]]
-            texts += [
-                f"{np.mean([row['used_up'] for row in rows]):.0%}",
-                str(min(len(results.rows[key]) for key in keys)),
-            ]
-            texts += [f"{np.mean([row['cpu'] for row in rows]):.2g}"]
-            lines.append(f"| {optimizer} | " + " | ".join(texts) + " |")
-    return [*lines, ""]
+            runs = [run for key in keys for run in results.rows[key]]
+            seeds = min(len(results.rows[key]) for key in keys)
+            used_up, cpu = (np.mean([run[what] for run in runs]) for what in ("used_up", "cpu"))
+            means = [str(mean([figure(key) for key in keys])) for figure in figures.values()]
+            rows.append([optimizer, *means, f"{used_up:.0%}", str(seeds), f"{cpu:.2g}"])
+    return table(["optimizer", *figures, "used up", "seeds", "CPU s a run"], rows)
 
 
-def group(table: str) -> str:
+def group(name: str) -> str:
     """Which kind of table: they are never mixed in a mean."""
-    return {"half": "Half made-up curves", "synthetic": "Made-up curves"}.get(table.split("-")[0], "Recorded curves")
+    return {"half": "Half made-up curves", "synthetic": "Made-up curves"}.get(name.split("-")[0], "Recorded curves")
 
 
-def section(results: Results, tables: list[str], workers: int, after: Sequence[float], detail: bool) -> list[str]:
-    """Markdown: all of one number of workers on one kind of tables."""
-    here = Results(
-        {k: rows for k, rows in results.rows.items() if k.workers == workers and k.table in tables}, results.measure
-    )
-    tables = [table for table in tables if Key(table, workers, RANDOM) in here.rows]
-    goals = {f"{target:.0%}": target for target in TARGETS}
-    figures = {f"sooner to {name}": partial(speed, here, target) for name, target in goals.items()}
-    figures[f"sooner to what random search has after {after[-1]:g}"] = partial(speed_to_random, here, after[-1])
-    figures |= {f"regret after {trainings:g}": partial(regret, here, trainings) for trainings in after}
-    lines = ["Means over the tables.", "", *overall(here, figures, tables, workers)]
-    if detail:
-        for name, target in goals.items():
-            lines += [
-                f"Trainings until within {name}",
-                "",
-                *grid(here, partial(time_to, here, target), tables, workers, False),
-            ]
-        for name, figure in figures.items():
-            lines += [name[0].upper() + name[1:], "", *grid(here, figure, tables, workers)]
+def section(results: Results, kind: str, after: Sequence[float], detail: bool) -> list[str]:
+    """Markdown: all of one kind of tables."""
+    every = sorted({Place(key.table, key.workers) for key in results.rows if key.optimizer == RANDOM})
+    every = [place for place in every if group(place.table) == kind]
+    sooner = {f"sooner to {target:.0%}": partial(speed, results, target) for target in TARGETS}
+    sooner[f"sooner to what random search has after {after[-1]:g}"] = partial(speed_to_random, results, after[-1])
+    left = {f"regret after {trainings:g}": partial(regret, results, trainings) for trainings in after}
+    times = {f"trainings until within {target:.0%}": partial(time_to, results, target) for target in TARGETS}
+    lines = [f"## {kind}: {', '.join(sorted({place.table for place in every}))}", ""]
+    lines += ["Means over tables and numbers of workers:", "", *overall(results, sooner, every)]
+    for workers in sorted({place.workers for place in every}):
+        places = [place for place in every if place.workers == workers]
+        lines += [f"### Workers: {workers}", "", "Means over tables:", "", *overall(results, sooner | left, places)]
+        for name, figure in (times | sooner | left).items() if detail else ():
+            lines += [name[0].upper() + name[1:] + ":", "", *grid(results, figure, places)]
     return lines
 
 
@@ -199,26 +210,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--optimizers", nargs="+", help="in this order; default: all in the files")
+    parser.add_argument("--tables", nargs="+", default=["*"], help="names or shell patterns")
     parser.add_argument("--workers", type=int, nargs="+", help="default: all in the files")
     parser.add_argument("--after", type=float, nargs="+", default=AFTER, help="trainings of all workers together")
+    parser.add_argument("--limit", type=float, help="as if the runs had had no more time; as in run.py")
     parser.add_argument("--full", action="store_true", help="only values after the last step count")
     parser.add_argument("--brief", action="store_true", help="only the means over tables")
     parser.add_argument("--markdown", type=Path, help="where to write the tables too")
     options = parser.parse_args()
-    results = Results.read(options.files, "full" if options.full else "reported")
-    if options.optimizers:
-        wanted = list(dict.fromkeys([RANDOM, *options.optimizers]))
-        rows = sorted(
-            (key for key in results.rows if key.optimizer in wanted), key=lambda key: wanted.index(key.optimizer)
-        )
-        results = Results({key: results.rows[key] for key in rows}, results.measure)
+    results = Results.read(options.files, "full" if options.full else "reported", options.limit or np.inf)
+    order = [RANDOM, *(options.optimizers or sorted({key.optimizer for key in results.rows} - {RANDOM}))]
+    results = results.only(
+        lambda key: (
+            key.optimizer in order
+            and any(fnmatch(key.table, pattern) for pattern in options.tables)
+            and key.workers in (options.workers or [key.workers])
+        ),
+        key=lambda key: order.index(key.optimizer),
+    )
+    after = [trainings for trainings in options.after if trainings <= (options.limit or np.inf)]
     lines: list[str] = []
-    known = sorted({key.table for key in results.rows})
-    for kind in sorted({group(table) for table in known}, reverse=True):
-        tables = [table for table in known if group(table) == kind]
-        for workers in options.workers or sorted({key.workers for key in results.rows}):
-            lines += [f"### {kind}, {workers} workers", ""]
-            lines += section(results, tables, workers, options.after, not options.brief)
+    for kind in sorted({group(key.table) for key in results.rows}, reverse=True):
+        lines += section(results, kind, after, not options.brief)
     print("\n".join(lines))
     if options.markdown:
         options.markdown.write_text("\n".join(lines))

@@ -22,8 +22,8 @@ from tunesmith._constraints import Forbid, Function, LessThan, SpaceConstraint, 
 from tunesmith._domains import Constant, Fidelity, Float, Integer, Ordinal, Parameter, Prior
 
 __all__ = [
-    "Categorical", "Column", "Config", "Constant", "Domain", "Fidelity", "Float", "Forbid", "Integer", "LessThan", "Ordinal",
-    "Prior", "Scalar", "Space", "SpaceConstraint", "decode_hook", "encode_hook", "forbid", "less_than",
+    "Categorical", "Column", "Config", "Constant", "Domain", "Fidelity", "Float", "Forbid", "Integer", "LessThan",
+    "Ordinal", "Prior", "Scalar", "Space", "SpaceConstraint", "decode_hook", "encode_hook", "forbid", "less_than",
 ]  # fmt: skip
 
 Config = dict[str, Scalar]
@@ -103,7 +103,8 @@ class Column(msgspec.Struct, frozen=True):
 class _Node(NamedTuple):
     """A parameter in its place.
 
-    ``column`` is -1 for a constant and a fidelity, ``parent`` -1 for what is always active; ``switch`` is the axis if it has branches.
+    ``column`` is -1 for a constant and a fidelity, ``parent`` -1 for what is always active; ``switch`` is the axis if it
+    has branches.
     """
 
     name: str

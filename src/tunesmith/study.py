@@ -590,7 +590,11 @@ class Study:
         """All configurations as they stand; made anew after every event."""
         folded = self._fold
         if self._judged is None or self._judged[0] is not folded or self._judged[1] != folded.number:
-            self._judged = folded, folded.number, Incumbents(self.trials, self.goals, self.constraints, tuple(self.space.fidelities))
+            self._judged = (
+                folded,
+                folded.number,
+                Incumbents(self.trials, self.goals, self.constraints, tuple(self.space.fidelities)),
+            )
         return self._judged[2]
 
     def sampling(self) -> tuple[Any, Any, np.random.Generator]:

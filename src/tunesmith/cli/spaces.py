@@ -14,7 +14,8 @@ from tunesmith.cli.expressions import construct
 from tunesmith.space import Categorical, Space
 
 _DOMAINS = {
-    name: getattr(domains, name) for name in ("Float", "Integer", "Ordinal", "Categorical", "Constant", "Fidelity", "Prior")
+    name: getattr(domains, name)
+    for name in ("Float", "Integer", "Ordinal", "Categorical", "Constant", "Fidelity", "Prior")
 }
 _CONSTRAINTS = {name: getattr(domains, name) for name in ("less_than", "forbid")}
 

@@ -1,4 +1,4 @@
-"""BOHB: a density model of the best for the trials that Hyperband starts (Falkner, Klein & Hutter 2018, arXiv:1807.01774)."""
+"""BOHB: a model of the best for the trials that Hyperband starts (Falkner, Klein & Hutter 2018, arXiv:1807.01774)."""
 
 from __future__ import annotations
 
