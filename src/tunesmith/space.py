@@ -103,8 +103,8 @@ class Column(msgspec.Struct, frozen=True):
 class _Node(NamedTuple):
     """A parameter in its place.
 
-    ``column`` is -1 for a constant and a fidelity, ``parent`` -1 for what is always active; ``switch`` is the axis if it
-    has branches.
+    ``column`` is -1 for a constant and a fidelity, ``parent`` -1 for what is always active; ``switch`` is the axis if
+    it has branches.
     """
 
     name: str
