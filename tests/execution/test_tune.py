@@ -74,7 +74,7 @@ def test_a_finite_space_ends_by_itself():
 
 
 def test_time_is_an_end_too():
-    study = ts.tune(lambda config: config["lr"], SPACE, maximise="x", seconds=0.2)
+    study = ts.tune(lambda config: config["lr"], SPACE, maximise="x", seconds=1.0, sampler=ts.samplers.Uniform())
     assert len(study.trials) > 5
 
 

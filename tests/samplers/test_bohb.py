@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tunesmith import Float, Goal, Space, Study, replay
+from tunesmith import Float, Goal, Integer, Space, Study, replay
+from tunesmith.records import Asked, Failed, Told
 from tunesmith.samplers import BOHB, TPE, Sampler, Uniform
+from tunesmith.samplers.base import FAILED, OBSERVED, PENDING
 from tunesmith.schedulers import ASHA, Hyperband
 from tunesmith.testing import GOAL, SamplerConformance, finite, mixed, nested, play
 
@@ -27,6 +29,8 @@ def test_one_proposal_in_three_is_a_uniform_draw_and_the_others_are_the_models()
     study = Study(mixed(), GOAL, Uniform(), Hyperband(9), trials=40)
     play(study, np.random.default_rng(0), faults=0.1)
     state = folded(BOHB(), study)
+    model = BOHB().highest(state)
+    assert model is not None
     uniform = 0
     for seed in range(300):
         proposed, expected = np.random.default_rng(seed), np.random.default_rng(seed)
@@ -35,11 +39,61 @@ def test_one_proposal_in_three_is_a_uniform_draw_and_the_others_are_the_models()
             uniform += 1
             other = study.space.encode(study.space.sample(expected))
         else:
-            found = TPE(candidates=64).ask(state, expected, 1)
+            found = TPE(candidates=64).ask(model, expected, 1)
             assert found is not None
             other = found
         np.testing.assert_array_equal(point, other)
     assert uniform == pytest.approx(100, abs=25)
+
+
+def trained(sampler: BOHB, state: Any, trial: int, loss: float | None, until: int = 1, start: int = 0) -> Any:
+    """A job of the trial at x = trial / 100 that ends at ``until``."""
+    state = sampler.tell(state, Asked(trial, 0, trial, {"x": trial / 100}, start, until))
+    if loss is None:
+        return sampler.tell(state, Failed(trial, trial, "on purpose"))
+    return sampler.tell(state, Told(trial, trial, start, {"loss": [loss] * (until - start)}))
+
+
+def test_the_model_is_that_of_the_highest_rung_with_enough_results() -> None:
+    sampler = BOHB(model=TPE(startup=4))
+    state = sampler.init(Space({"x": Float(0.0, 1.0)}), [Goal("loss")], np.random.default_rng(0))
+    for trial in range(8):
+        assert (sampler.highest(state) is None) == (trial < 4)
+        state = trained(sampler, state, trial, float(trial))
+    for trial in range(5):
+        assert sampler.highest(state) is state.models[1]
+        state = trained(sampler, state, trial, float(-trial) if trial else None, until=3, start=1)
+    high = sampler.highest(state)
+    assert high is state.models[3]
+    assert high.history.losses[:, 0].tolist()[1:] == [-1.0, -2.0, -3.0, -4.0]
+    assert high.history.status.tolist() == [FAILED] + [OBSERVED] * 4
+    assert state.models[1].history.status.tolist() == [FAILED] + [OBSERVED] * 7  # failed later: bad on all its rungs
+
+
+def test_who_is_on_the_way_is_known_to_the_model_of_that_rung() -> None:
+    sampler = BOHB(uniform=0.0)
+    state = sampler.init(Space({"x": Float(0.0, 1.0)}), [Goal("loss")], np.random.default_rng(0))
+    for trial in range(12):
+        state = trained(sampler, state, trial, float(trial))
+    state = sampler.tell(state, Asked(12, 0, 12, {"x": 0.5}, 0, 1))
+    state = sampler.tell(state, Asked(13, 0, 0, {"x": 0.0}, 1, 3))
+    assert state.models[1].history.status.tolist() == [OBSERVED] * 12 + [PENDING]
+    assert state.models[3].history.status.tolist() == [PENDING]
+
+
+def test_what_was_tried_on_another_rung_is_not_proposed() -> None:
+    sampler = BOHB(uniform=0.0, model=TPE(startup=2))
+    space = Space({"n": Integer(1, 40)})
+    state = sampler.init(space, [Goal("loss")], np.random.default_rng(0))
+    for trial in range(30):
+        state = sampler.tell(state, Asked(trial, 0, trial, {"n": trial + 1}, 0, 1))
+        state = sampler.tell(state, Told(trial, trial, 0, {"loss": [float(trial)]}))
+    for trial in range(4):
+        state = sampler.tell(state, Asked(trial, 0, trial, {"n": trial + 1}, 1, 3))
+        state = sampler.tell(state, Told(trial, trial, 1, {"loss": [0.0, float(trial)]}))
+    assert sampler.highest(state) is state.models[3]
+    points = [sampler.ask(state, np.random.default_rng(seed)) for seed in range(30)]
+    assert all(point is not None and space.decode(point)["n"] > 30 for point in points)  # type: ignore[operator]
 
 
 def test_the_log_holds_the_options_of_the_model(tmp_path: Any) -> None:
