@@ -271,3 +271,19 @@ def test_an_error_of_the_users_own_save_is_the_users(store):
     with pytest.raises(FileNotFoundError):
         store.save(0, 1, Files(write))
     assert store.files() == []
+
+
+@pytest.mark.parametrize("state", [1.0, np.zeros(3), Files(lambda folder: (folder / "w").write_text("1"))])
+def test_a_sweep_that_removes_the_empty_folder_in_between_does_no_harm(state, tmp_path, monkeypatch):
+    """Another worker sweeps just after the folder of the trial was made."""
+    store, mkdir, turns = Checkpoints(tmp_path / "states"), Path.mkdir, iter(range(20))
+
+    def swept(path: Path, *args: object, **options: object) -> None:
+        mkdir(path, *args, **options)
+        if path.name == "7" and next(turns) < 4:
+            store.sweep(())
+
+    monkeypatch.setattr(Path, "mkdir", swept)
+    saved = store.save(7, 1, state)
+    assert store.files() == [(7, 1)] and store.load(saved.where, saved.digest) is not None
+    assert next(turns) > 4

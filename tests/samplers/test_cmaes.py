@@ -163,6 +163,26 @@ def test_workers_beyond_the_population_get_points_and_late_results_count_once() 
     assert generations == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2]  # two of the ten are too late for the second generation
 
 
+def test_further_training_ranks_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A generation of which two points were trained on before the last result came."""
+    found: list[list[float]] = []
+    monkeypatch.setattr(CatCMAwM, "tell", lambda self, pairs: found.append([place for _, place in pairs]))
+    sampler = CMAES(population=4)
+    state = sampler.init(cube(2), [Goal("loss")], np.random.default_rng(0))
+    for trial in range(4):
+        point = sampler.ask(state, np.random.default_rng(trial))
+        assert point is not None
+        state = sampler.tell(state, Asked(trial, 0, trial, state.history.space.decode(point), 0, 1))
+    for trial, start, loss in [(0, 0, 3.0), (1, 0, 1.0), (2, 0, 2.0), (1, 1, 9.0), (0, 1, 8.0)]:
+        state = sampler.tell(
+            state, Asked(9, 0, trial, state.history.space.decode(state.history.points[trial]), start, start + 1)
+        )
+        state = sampler.tell(state, Told(9, trial, start, {"loss": [loss]}))
+    assert state.searches[0].best == 0 and not found
+    state = sampler.tell(state, Told(3, 3, 0, {"loss": [0.0]}))
+    assert found[0] == [0.0, 1.0, 3.0, 2.0]
+
+
 def test_results_from_elsewhere_do_not_count() -> None:
     sampler = CMAES(population=4)
     state = sampler.init(cube(2), [Goal("loss")], np.random.default_rng(0))

@@ -57,6 +57,19 @@ def test_age_counts_from_the_result() -> None:
     assert state.members == [0, 2]
 
 
+def test_further_training_wins_and_brings_back_to_life() -> None:
+    sampler = RegularizedEvolution(population=3, sample=3)
+    state = begun(sampler, Space({"x": Float(0.0, 1.0)}))
+    for trial in range(5):
+        state = told(sampler, state, trial, {"x": trial / 10}, float(trial))
+    assert state.members == [2, 3, 4] and state.places([2, 3, 4]).tolist() == [0, 1, 2]
+    for trial, members in [(3, [2, 3, 4]), (1, [3, 4, 1])]:  # alive, and dead
+        state = sampler.tell(state, Asked(9, 0, trial, {"x": trial / 10}, 1, 3))
+        state = sampler.tell(state, Told(9, trial, 1, {"loss": [0.0, 7.0 + trial]}))
+        assert state.members == members
+    assert state.places([3, 4, 1]).tolist() == [1, 2, 0]
+
+
 def test_a_child_is_its_parent_but_for_one_place() -> None:
     space = Space({f"x{i}": Float(0.0, 1.0) for i in range(3)} | {"c": Categorical([1, 2, 3]), "n": Integer(1, 9)})
     sampler = RegularizedEvolution(population=2, sample=2)

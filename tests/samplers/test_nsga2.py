@@ -70,6 +70,19 @@ def test_the_worst_leaves_by_rank_then_crowding() -> None:
     assert alive[3:] == [{0, 1, 2, 3}, {0, 1, 2, 4}, {0, 1, 2, 4}, {0, 1, 4, 6}]
 
 
+def test_one_that_has_left_comes_back_with_a_further_result() -> None:
+    sampler = NSGA2(population=3)
+    state = sampler.init(Space({"x": Float(0.0, 1.0)}), GOALS, np.random.default_rng(0))
+    for trial in range(5):
+        state = sampler.tell(state, Asked(trial, 0, trial, {"x": trial / 10}, 0, 1))
+        state = sampler.tell(state, Told(trial, trial, 0, {"f1": [float(trial)], "f2": [float(trial)]}))
+    assert set(state.members) == {0, 1, 2}
+    for trial, members in [(1, {0, 1, 2}), (4, {0, 1, 4}), (3, {1, 3, 4})]:
+        state = sampler.tell(state, Asked(9, 0, trial, {"x": trial / 10}, 1, 2))
+        state = sampler.tell(state, Told(9, trial, 1, {"f1": [9.0], "f2": [9.0]}))
+        assert set(state.members) == members
+
+
 def test_children_lie_about_their_parents() -> None:
     space = Space({f"x{i}": Float(0.0, 1.0) for i in range(400)})
     sampler, rng = NSGA2(), np.random.default_rng(0)

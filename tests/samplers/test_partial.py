@@ -34,8 +34,10 @@ def halved(values: np.ndarray, share: float = 3.0) -> np.ndarray:
 
 def test_selection_is_no_bias() -> None:
     """The lines are those of all trials, though only the best third goes on each time."""
-    shifts, slopes, known = lines(halved(curves(3000)))
+    shifts, slopes, known, trust = lines(halved(curves(3000)))
     assert known.all()
+    variance = 2.25 * 1 + 9 * 0.01 + 0.01  # at the last rung: of the first values, and of the noise of two steps
+    np.testing.assert_allclose(trust, [2.25 / variance, 1 - 0.01 / variance, 1.0], atol=0.02)
     np.testing.assert_allclose(slopes, [1.5, 3.0, 1.0], rtol=0.05)
     np.testing.assert_allclose(shifts, [5.0, -1.0, 0.0], atol=0.05)
 
@@ -50,19 +52,19 @@ def test_early_values_that_mislead_are_turned_over() -> None:
 def test_early_values_that_say_nothing_become_equal() -> None:
     rng = np.random.default_rng(0)
     values = halved(np.column_stack([5.0 + 0.01 * rng.normal(size=300), rng.normal(size=300)]))
-    shifts, slopes, _ = lines(values)
-    assert np.ptp(shifts[0] + slopes[0] * values[:, 0]) < 0.3
+    shifts, slopes, _, trust = lines(values)
+    assert np.ptp(shifts[0] + slopes[0] * values[:, 0]) < 0.3 and trust[0] < 0.01
 
 
 def test_few_trials_only_shift() -> None:
     """With one that has gone on, the others are expected to fall as far."""
     values = np.array([[1.0, 0.5], [2.0, np.nan], [3.0, np.nan]])
-    shifts, slopes, _ = lines(values)
+    shifts, slopes, _, _ = lines(values)
     assert shifts.tolist() == [-0.5, 0.0] and slopes.tolist() == [1.0, 1.0]
 
 
 def test_trials_that_have_nothing_in_common_are_left_as_they_are() -> None:
-    shifts, slopes, known = lines(np.array([[1.0, 2.0, np.nan], [np.nan, np.nan, 7.0]]))
+    shifts, slopes, known, _ = lines(np.array([[1.0, 2.0, np.nan], [np.nan, np.nan, 7.0]]))
     assert shifts.tolist() == [1.0, 0.0, 0.0] and slopes.tolist() == [1.0, 1.0, 1.0]
     assert known.tolist() == [False, False, True]
 
@@ -72,7 +74,7 @@ def test_who_begins_later_is_compared_at_the_step_after() -> None:
     values = curves(600)
     values[:200, 0] = np.nan  # began at the second step
     values[200:400, 1] = np.nan
-    shifts, slopes, _ = lines(values)
+    shifts, slopes, _, _ = lines(values)
     np.testing.assert_allclose(slopes, [1.5, 3.0, 1.0], rtol=0.1)
     np.testing.assert_allclose(shifts, [5.0, -1.0, 0.0], atol=0.1)
 
@@ -82,7 +84,7 @@ def test_some_diverged_trials_have_little_power() -> None:
     typical = np.array([-1.0, 1.5, 3.5])
 
     def expected() -> np.ndarray:
-        shifts, slopes, _ = lines(values)
+        shifts, slopes, _, _ = lines(values)
         found: np.ndarray = shifts + slopes * typical
         return found
 
@@ -109,7 +111,8 @@ def test_always_finite(n: int, r: int, data: st.DataObject) -> None:
     lacks = data.draw(arrays(np.bool_, (n, r)))
     lacks[data.draw(st.integers(0, n - 1))] = False
     values[lacks] = np.nan
-    shifts, slopes, _ = lines(values)
+    shifts, slopes, _, trust = lines(values)
+    assert (trust >= 0).all() and (trust <= 1).all() and trust[-1] == 1
     assert np.isfinite(shifts).all() and np.isfinite(slopes).all() and shifts[-1] == 0 and slopes[-1] == 1
 
 
@@ -122,13 +125,13 @@ def test_observations_in_the_terms_of_the_last_rung() -> None:
 
     for trial in range(8):
         advance(trial, 0, 1, float(trial))
-    values, known = extrapolated(past, 0, past.last)
+    values, known, _ = extrapolated(past, 0, past.last)
     assert values.tolist() == [float(trial) for trial in range(8)] and known.all()
     for trial in range(4):
         advance(trial, 1, 3, trial - 3.0)
     for j, factor in enumerate([1.0, -2.0]):
-        values, known = extrapolated(past, j, past.last)
+        values, known, _ = extrapolated(past, j, past.last)
         np.testing.assert_allclose(values, [factor * (trial - 3.0) for trial in range(8)], atol=1e-9)
         assert known.all()
     advance(8, 0, 9, 5.0)
-    assert extrapolated(past, 0, past.last)[1].tolist() == [False] * 8 + [True]
+    assert extrapolated(past, 0, past.last).known.tolist() == [False] * 8 + [True]

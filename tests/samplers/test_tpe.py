@@ -301,6 +301,89 @@ def test_trials_that_stopped_early_rank_behind() -> None:
     assert np.mean(asked(sampler, state) < 0.5) > 0.8
 
 
+def halved(sampler: TPE, curve: Callable[[Floats, int], float], trials: int = 27, seed: int = 0) -> Any:
+    """The state after trials in a square, of which the best third goes on from step 1 to 3, and of those to 9."""
+    state, left, start = sampler.init(SQUARE, [GOAL], np.random.default_rng(0)), list(range(trials)), 0
+    placed = points(SQUARE, trials, seed)
+    for until in (1, 3, 9):
+        losses = {trial: curve(placed[trial], until) for trial in left}
+        for trial in left:
+            config = SQUARE.decode(placed[trial])
+            state = sampler.tell(state, Asked(trial, trial, trial, config, start, until))
+            state = sampler.tell(state, Told(trial, trial, until - 1, {"loss": [losses[trial]]}))
+        left, start = sorted(left, key=lambda trial: losses[trial])[: len(left) // 3], until
+    return state
+
+
+def test_trials_are_compared_by_what_is_to_be_expected_of_them() -> None:
+    """Those that were stopped too: the worse ones at first are the better ones in the end, and this is seen."""
+    state = halved(TPE(), lambda u, step: float(u[0] * (1 - 2 / step)), 81)
+    losses, steps, counts = module._standings(state.history)
+    assert np.corrcoef(losses[:, 0], state.history.points[:, 0])[0, 1] > 0.99
+    assert (steps == 9).all() and (counts > 0.5).all()
+    assert np.median(asked(TPE(), state)[:, 0]) < 0.35
+
+
+def test_what_says_nothing_of_the_end_does_not_count() -> None:
+    """After one step the losses are noise, later they are those of the end."""
+    noise = np.random.default_rng(1).random(1000)
+    state = halved(TPE(), lambda u, step: float(u[1] if step > 1 else noise[int(u[0] * 1000)]), 270)
+    counts = module._standings(state.history).counts
+    steps = state.history.steps
+    assert (counts[steps == 9] == 1).all() and (counts[steps == 3] > 0.9).all() and (counts[steps == 1] < 0.2).all()
+    assert np.median(asked(TPE(), state)[:, 1]) < 0.35
+
+
+@pytest.mark.parametrize("branches", ["balanced", "joint"])
+@pytest.mark.parametrize("goals", [1, 2])
+def test_rungs_are_decided_again(goals: int, branches: Any) -> None:
+    """With branches, goals, a constraint, failures and workers that vanish."""
+    names = [ts.Goal(f"goal{i}") for i in range(goals)]
+    rule = ts.Constraint("cost", 0.8)
+    scheduler = ts.schedulers.ASHA(9, eta=2, brackets=2)
+    sampler = TPE(startup=6, branches=branches)
+    study = ts.Study(nested(), names, sampler, scheduler, constraints=[rule] * (goals - 1), trials=50, seed=goals)
+    rng, out = np.random.default_rng(0), []
+    for _ in range(150):
+        if len(out) < 5 and (job := study.ask()) is not None:
+            out.append(job)
+        elif out:
+            job = out.pop(int(rng.integers(len(out))))
+            study.space.check(job.config)
+            if rng.random() < 0.15:
+                study.fail(job, "on purpose", "lost" if rng.random() < 0.3 else "raised")
+            else:
+                curve = rng.random((job.until - job.start, 3)).T.tolist()
+                study.tell(job, {"goal0": curve[0], "goal1": curve[1], "cost": curve[2]})
+    assert len(study.trials) >= 35 and ts.replay(study) == []
+
+
+def test_the_step_itself_is_no_matter() -> None:
+    """With one rung, whichever it is, the proposals are the same."""
+    configs = []
+    for steps in (1, 7):
+        study = ts.Study(TREE, GOAL, TPE(), ts.schedulers.Full(steps), trials=30)
+        while job := study.ask():
+            study.tell(job, {"loss": [branched(job.config)] * steps})
+        configs.append([trial.config for trial in study.trials])
+    assert configs[0] == configs[1]
+
+
+def test_branches_with_several_goals_promise_by_their_places() -> None:
+    """The branch of the best place is searched, not the one that was told first."""
+    space = ts.Space({"b": ts.Categorical({"bad": ts.Space({"x": X}), "good": ts.Space({"y": Y})})})
+    sampler, goals = TPE(startup=4), [ts.Goal("one"), ts.Goal("two")]
+    state = sampler.init(space, goals, np.random.default_rng(0))
+    for trial in range(30):
+        bad = trial % 2 == 0
+        config = {"b": "bad", "x": trial / 30} if bad else {"b": "good", "y": trial / 30}
+        value = 50.0 + trial if bad else 30.0 - trial
+        state = sampler.tell(state, Asked(trial, trial, trial, config, 0, 1))
+        state = sampler.tell(state, Told(trial, trial, 0, {"one": [value], "two": [value]}))
+    worth = module._worth(state.history)
+    assert worth[1::2].max() < worth[::2].min() and worth[29] == 0 and worth[28] == 29
+
+
 @pytest.mark.parametrize("scale", [1e-300, 1e300])
 def test_scale_of_the_values_is_no_matter(scale: float) -> None:
     rows: Any = [({"x": x}, abs(x - 0.3)) for x in np.linspace(0.0, 1.0, 21)]
@@ -344,3 +427,19 @@ def test_it_beats_random_search(space: ts.Space, loss: Callable[[dict[str, Any]]
     ours, random = (np.array([best(sampler, seed) for seed in range(10)]) for sampler in (TPE(), Uniform()))
     assert (ours < random).sum() >= 8
     assert np.median(ours) < 0.5 * np.median(random)
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["early losses tell", "early losses mislead"])
+def test_it_beats_random_search_with_halving(sign: int) -> None:
+    """Also where what is better in the end is worse at first. Losses fall by much while they spread by little."""
+
+    def best(sampler: Any, seed: int) -> float:
+        study = ts.Study(CUBE, [GOAL], sampler, ts.schedulers.ASHA(27), seed=seed, trials=80)
+        while job := study.ask():
+            steps = np.arange(job.start + 1, job.until + 1)
+            study.tell(job, {"loss": (10 / steps + smooth(job.config) * np.where(steps > 1, 1, sign)).tolist()})
+        return min(smooth(trial.config) for trial in study.trials if trial.step == 27)
+
+    ours, random = (np.array([best(sampler, seed) for seed in range(6)]) for sampler in (TPE(), Uniform()))
+    assert (ours < random).sum() >= 5
+    assert np.median(ours) < 0.6 * np.median(random)

@@ -20,13 +20,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
 
 from tunesmith.errors import TunesmithError
 from tunesmith.execution.trees import Bytes, Leaf, Tree, pack, unpack
+
+T = TypeVar("T")
 
 _PLACE = re.compile(r"\d+/(\d+)\.(json|safetensors|files)")
 _METADATA = "tunesmith"  # key of the structure in the metadata of a safetensors file
@@ -75,7 +77,7 @@ class Checkpoints:
         content = _library().numpy.save(leaves, {_METADATA: structure}) if leaves else structure.encode()
         temporary = self._temporary(trial, step)
         try:
-            with self._create(temporary) as file:
+            with self._beside(temporary, lambda: temporary.open("xb")) as file:
                 file.write(content)
             temporary.replace(self.root / where)
         except OSError as error:
@@ -157,7 +159,7 @@ class Checkpoints:
         where = f"{trial}/{step}.files"
         path = self.root / where
         try:
-            temporary.mkdir(parents=True)
+            self._beside(temporary, temporary.mkdir)
         except OSError as error:
             raise self._unwritable(error) from error
         try:
@@ -178,13 +180,14 @@ class Checkpoints:
         return self.root / str(trial) / f".tmp-{step}-{os.getpid()}-{uuid4().hex[:8]}-{socket.gethostname()}"
 
     @staticmethod
-    def _create(path: Path) -> Any:
-        for _ in range(3):  # a sweep may remove the empty folder in between
-            try:
-                return path.open("xb")
-            except FileNotFoundError:
+    def _beside(path: Path, create: Callable[[], T]) -> T:
+        """Create ``path`` in its folder, which is made if need be; a sweep may remove that while it is empty."""
+        for _ in range(10):
+            with suppress(FileNotFoundError):
+                return create()
+            with suppress(FileNotFoundError):
                 path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("xb")
+        return create()
 
     def _path(self, where: str) -> Path:
         if not _PLACE.fullmatch(where):

@@ -142,13 +142,15 @@ class Outcome:
         """The values of observations, in the terms of the last rung."""
         if self.kind == "failure":
             return np.where(self.history.status[chosen] == FAILED, 1.0, -1.0)
-        return extrapolated(self.history, self.column, np.array(chosen, dtype=np.int64))[0]
+        return extrapolated(self.history, self.column, np.array(chosen, dtype=np.int64)).values
 
     def _merits(self, chosen: list[int]) -> Floats:
         """Of which the least are the best observations: for all goals the same ones."""
         if self.kind == "goal":
-            rows, row = np.unique(self._rows(chosen), return_inverse=True)
-            return places(self.history, rows)[row].astype(np.float64)
+            rows = self._rows(chosen).tolist()
+            distinct = list(dict.fromkeys(rows))
+            place = dict(zip(distinct, places(self.history, distinct).tolist(), strict=True))
+            return np.array([place[row] for row in rows], dtype=np.float64)
         return self._values(chosen)
 
     def _transformed(self) -> Floats:

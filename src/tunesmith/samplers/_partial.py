@@ -26,11 +26,13 @@ class Lines(NamedTuple):
         shifts: [r]
         slopes: [r]
         known: [r], False where no configuration leads to the last rung: then the line is that of equal values.
+        trust: [r], the share of the variance at the last rung that the line explains, in [0, 1]; 1 at the last rung.
     """
 
     shifts: Floats
     slopes: Floats
     known: Bools
+    trust: Floats
 
 
 def lines(values: Floats) -> Lines:
@@ -43,55 +45,75 @@ def lines(values: Floats) -> Lines:
     """
     size = max(float(np.nanmax(np.abs(values))), np.finfo(np.float64).tiny)
     scaled = values / size
-    shifts, slopes, known = np.zeros(1), np.ones(1), np.ones(1, dtype=np.bool_)
     expected = scaled[:, 0]
+    shifts, slopes, noises, known = np.zeros(1), np.ones(1), np.zeros(1), np.ones(1, dtype=np.bool_)
+    variances = [np.nanvar(_drawn(expected))]
     for later in scaled.T[1:]:
-        both = ~np.isnan(expected) & ~np.isnan(later)
-        shift, slope = _line(expected, later, both)
+        both = ~np.isnan(expected + later)
+        shift, slope, noise = _line(expected, later, both)
         expected = np.where(np.isnan(later), shift + slope * expected, later)
         shifts, slopes = np.append(shift + slope * shifts, 0.0), np.append(slope * slopes, 1.0)
-        known = np.append(known & both.any(), True)
+        noises, known = np.append(slope**2 * noises + noise, 0.0), np.append(known & both.any(), True)
+        variances.append(np.nanvar(_drawn(expected)))
+    signal = slopes**2 * variances
+    whole = signal + noises
+    trust = np.where(whole > 0, signal / np.where(whole > 0, whole, 1.0), 1.0)
     with np.errstate(over="ignore"):
-        return Lines(np.clip(shifts * size, -GREATEST, GREATEST), slopes, known)
+        return Lines(np.clip(shifts * size, -GREATEST, GREATEST), slopes, known, trust)
 
 
-def _line(before: Floats, after: Floats, both: Bools) -> tuple[float, float]:
-    """Shift and slope of a line through the values [n] of the configurations that have ``both``.
+def _line(before: Floats, after: Floats, both: Bools) -> tuple[float, float, float]:
+    """A line through the values [n] of the configurations that have ``both``: shift, slope and variance of the rest.
 
     The slope is the mean of its posterior, where it is 1 with deviation 1 before; the noise is what is left by 1. The
     shift is a median: a bad tail, or the first few configurations, have little power.
     """
     if not both.any():
-        return 0.0, 1.0
+        return 0.0, 1.0, 0.0
     x, y = _drawn(before)[both], _drawn(after)[both]
     x, y = x - x.mean(), y - y.mean()
     noise = float(np.mean((y - x) ** 2))
     weight = float(x @ x) + noise
     slope = (float(x @ y) + noise) / weight if weight > 0 else 1.0
-    return float(np.quantile(after[both] - slope * before[both], 0.5, method="lower")), slope
+    shift = float(np.quantile(after[both] - slope * before[both], 0.5, method="lower"))
+    return shift, slope, float(np.mean((y - slope * x) ** 2))
 
 
 def _drawn(values: Floats) -> Floats:
     """The values [n], what is far above the median brought nearer."""
-    good, median = np.nanquantile(values, (0.1, 0.5))
+    known = values[~np.isnan(values)]
+    tenth, half = (len(known) - 1) // 10, (len(known) - 1) // 2
+    good, median = np.partition(known, (tenth, half))[[tenth, half]]
     return np.minimum(values, median + REACH * (median - good)) if median > good else values
 
 
-def extrapolated(history: History, outcome: int, chosen: NDArray[np.int64]) -> tuple[Floats, Bools]:
-    """Observations as they are to be expected at the last rung, and whether anything is known of that.
+class Extrapolated(NamedTuple):
+    """Observations as they are to be expected at the last rung.
+
+    Attributes:
+        values: [k]
+        known: [k], whether anything is known of that; otherwise values are as they are.
+        trust: [k], how much they say, in [0, 1].
+    """
+
+    values: Floats
+    known: Bools
+    trust: Floats
+
+
+def extrapolated(history: History, outcome: int, chosen: NDArray[np.int64]) -> Extrapolated:
+    """Observations as they are to be expected at the last rung; as they are, where there is one rung.
 
     Args:
         history: where they stand.
         outcome: which column of ``seen_values``.
         chosen: [k], which observations.
-
-    Returns:
-        [k] and [k]
     """
     values: Floats = history.seen_values[chosen, outcome]
     if len(history.rungs) < 2:
-        return values, np.ones(len(values), dtype=np.bool_)
-    shifts, slopes, known = lines(history.curves(outcome))
+        return Extrapolated(values, np.ones(len(values), dtype=np.bool_), np.ones(len(values)))
+    found = lines(history.curves(outcome))
     at = np.searchsorted(history.rungs, history.seen_steps[chosen])
     with np.errstate(over="ignore"):
-        return np.clip(shifts[at] + slopes[at] * values, -GREATEST, GREATEST), known[at]
+        values = np.clip(found.shifts[at] + found.slopes[at] * values, -GREATEST, GREATEST)
+    return Extrapolated(values, found.known[at], found.trust[at])

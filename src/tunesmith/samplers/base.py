@@ -150,9 +150,9 @@ class History:
     """What was asked and told, as arrays that grow by doubling.
 
     A configuration is pending until a job of it is done, then it has values; it has failed where all its trials have.
-    Trials of one configuration share a row. Every step at which a job of it was done is a rung (of those that are
-    closer than by the factor ``APART`` the first one). The values there are the mean over its trials: those with a job
-    done there, and those that went past it later and were told a value on their way (unless the rung stands for other
+    Trials of one configuration share a row. Every step at which a job of it was done is a rung (of those that are not
+    apart by the factor ``APART`` the first one). The values there are the mean over its trials: those with a job done
+    there, and those that went past it later and were told a value on their way (unless the rung stands for other
     fidelities too). A trial that goes on keeps its values meanwhile. Forks are left out: their values owe more to the
     weights that they began with.
 

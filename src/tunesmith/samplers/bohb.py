@@ -1,26 +1,55 @@
-"""BOHB: a model of the best for the trials that Hyperband starts (Falkner, Klein & Hutter 2018, arXiv:1807.01774)."""
+"""BOHB: Hyperband's trials from a density model of the best (Falkner, Klein & Hutter 2018, arXiv:1807.01774).
+
+Values at different rungs are not compared: each rung has a model of its own, and the one of the highest rung that has
+enough results is asked. Where early values mislead, it is not misled for long.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 
-from tunesmith.records import Constraint, Event, Goal
-from tunesmith.samplers.base import Point
+from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Told
+from tunesmith.samplers.base import OBSERVED, Point, Walk
+from tunesmith.samplers.qmc import design
 from tunesmith.samplers.tpe import TPE, State
 from tunesmith.space import Space
 
+TRIES = 20  #: proposals of the model that one ask looks at to find one that was not tried on another rung
+
+
+@dataclass(slots=True)
+class Rungs:
+    """The models.
+
+    Attributes:
+        space, goals, constraints, seed: what a model begins with.
+        initial: the initial design.
+        models: by rung.
+        heading: by trial: the rung where its job ends.
+    """
+
+    space: Space
+    goals: Sequence[Goal]
+    constraints: Sequence[Constraint]
+    seed: int
+    initial: Walk
+    models: dict[int, State] = field(default_factory=dict)
+    heading: dict[int, int] = field(default_factory=dict)
+
 
 class BOHB(msgspec.Struct, frozen=True):
-    """One trial in three is a uniform draw, the others come from `TPE`, which models the highest rung that it can.
+    """One trial in three is a uniform draw; the others come from a `TPE` of the highest rung with enough results.
 
-    The uniform draws see to it that no part of the space is given up for what short trials say.
+    A trial is known to the models of the rungs to which it was sent, and no other. A failed one counts as bad on all of
+    these.
 
     Args:
         uniform: share of uniform draws.
-        model: where the others come from.
+        model: of each rung; ``model.startup`` results are enough. Until there are, a quasi-random design is tried.
     """
 
     uniform: float = 1 / 3
@@ -32,17 +61,41 @@ class BOHB(msgspec.Struct, frozen=True):
 
     def init(
         self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
-    ) -> State:
-        """The state of the model: nothing is told yet."""
-        return self.model.init(space, goals, rng, constraints)
+    ) -> Rungs:
+        """No rung is known yet."""
+        return Rungs(space, tuple(goals), tuple(constraints), int(rng.integers(2**63)), design(space, rng))
 
-    def tell(self, state: State, event: Event) -> State:
-        """Let the model learn."""
-        return self.model.tell(state, event)
+    def tell(self, state: Rungs, event: Event) -> Rungs:
+        """Let the model of the rung learn to which the trial was sent; of a failure all models."""
+        state.initial.tell(event)
+        if type(event) is Asked and event.parent is None:
+            state.heading[event.trial] = event.until
+            if event.until not in state.models:
+                rng = np.random.default_rng(state.seed)
+                state.models[event.until] = self.model.init(state.space, state.goals, rng, state.constraints)
+        if isinstance(event, Asked | Told) and event.trial in state.heading:
+            step = state.heading[event.trial]
+            state.models[step] = self.model.tell(state.models[step], event)
+        elif type(event) is Failed:
+            state.models = {step: self.model.tell(model, event) for step, model in state.models.items()}
+        return state
 
-    def ask(self, state: State, rng: np.random.Generator, until: int = 1) -> Point | None:
-        """A uniform draw, or what the model proposes."""
-        space = state.history.space
+    def ask(self, state: Rungs, rng: np.random.Generator, until: int = 1) -> Point | None:
+        """A uniform draw, or what the model of the highest rung proposes, if that was not tried yet."""
         if rng.random() < self.uniform:
-            return space.encode(space.sample(rng))
-        return self.model.ask(state, rng, until)
+            return state.space.encode(state.space.sample(rng))
+        model = self.highest(state)
+        if model is None:
+            return state.initial.next(TRIES)
+        for _ in range(TRIES):
+            point = self.model.ask(model, rng, until)
+            if point is None or point.tobytes() not in state.initial.taken:
+                return point
+        return state.space.encode(state.space.sample(rng))
+
+    def highest(self, state: Rungs) -> State | None:
+        """The model of the highest rung with enough results; None if there is none."""
+        for step in sorted(state.models, reverse=True):
+            if np.count_nonzero(state.models[step].history.status == OBSERVED) >= self.model.startup:
+                return state.models[step]
+        return None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,7 +23,7 @@ from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers._partial import extrapolated
 from tunesmith.samplers._parzen import Bandwidth, Coded, Layout, Mixture, levels
 from tunesmith.samplers._prior import believed
-from tunesmith.samplers.base import OBSERVED, PENDING, Bools, Floats, History, Point, View, Walk, switches
+from tunesmith.samplers.base import FAILED, OBSERVED, PENDING, Bools, Floats, History, Point, View, Walk, switches
 from tunesmith.samplers.qmc import design
 from tunesmith.space import Column, Space
 
@@ -170,45 +170,45 @@ class TPE(msgspec.Struct, frozen=True):
         if not history.points.shape[1] or len(settled) < self.startup or not (history.status == OBSERVED).any():
             return []
         coded = [layout.code(history.points) for layout in state.layouts]
-        return [
-            Ratio(self, state, coded, *parts) for parts in self._parts(state, settled, *self._split(state, settled))
-        ]
+        standings = _standings(history)
+        below, weights = self._split(state, settled, standings)
+        parts = self._parts(state, settled, standings.counts, below, weights)
+        return [Ratio(self, state, coded, *part) for part in parts]
 
-    def count(self, settled: int) -> int:
+    def count(self, settled: float) -> int:
         """How many of so many finished trials are below."""
         share = 0.15 * settled if self.gamma == "linear" else 0.25 * np.sqrt(settled)
         return min(int(np.ceil(share)), MOST)
 
-    def _split(self, state: State, settled: Rows) -> tuple[Rows, Floats]:
+    def _split(self, state: State, settled: Rows, standings: Standings) -> tuple[Rows, Floats]:
         """The rows that are below, and their weights: split branch by branch, small branches together."""
-        standings = _standings(state.history)
         if len(state.cells) == 1 or self.branches == "joint":
-            return self._best(state.history, settled, *standings)
+            return self._best(state.history, settled, standings)
         cell = np.array(state.cell)[settled]
         cell[np.bincount(cell)[cell] < POOL] = -1
-        parts = [self._best(state.history, settled[cell == one], *standings) for one in np.unique(cell)]
+        parts = [self._best(state.history, settled[cell == one], standings) for one in np.unique(cell)]
         rows, weights = zip(*parts, strict=True)
         return np.concatenate(rows), np.concatenate(weights)
 
-    def _best(self, history: History, settled: Rows, losses: Floats, steps: Rows) -> tuple[Rows, Floats]:
-        """The best of these rows, by what `_standings` gives for all, and their weights (1 on average).
+    def _best(self, history: History, settled: Rows, standings: Standings) -> tuple[Rows, Floats]:
+        """The best of these rows, and their weights (1 on average, if all count 1).
 
         With outcome constraints as many are taken as it needs to have so many that break none (c-TPE); none where all
         trials break one.
         """
         rows = settled[history.status[settled] == OBSERVED]
-        losses, steps = losses[rows], steps[rows]
+        losses, steps, counts = (values[rows] for values in standings)
         places = losses[:, 0] if losses.shape[1] == 1 else pareto.ranks(losses)
         order = np.lexsort((places, -steps))
-        feasible = np.cumsum((history.excess[rows[order]] <= 0).all(axis=1))
-        wanted = min(self.count(len(settled)), feasible.max(initial=0))
+        feasible = np.cumsum((history.excess[rows[order]] <= 0).all(axis=1) * counts[order])
+        wanted = min(self.count(standings.counts[settled].sum()), feasible.max(initial=0))
         size = int(np.searchsorted(feasible, wanted)) + 1 if wanted else 0
         if losses.shape[1] > 1 and size:
             order = _subset(losses, places, steps, order, size)
         best = order[:size]
         if self.weights != "EI" or losses.shape[1] > 1 or not size:
-            return rows[best], _by_age(rows[best], self.weights)
-        return rows[best], _improvements(losses[best, 0])
+            return rows[best], _by_age(rows[best], self.weights) * counts[best]
+        return rows[best], _improvements(losses[best, 0]) * counts[best]
 
     def _branch(self, state: State, rng: np.random.Generator) -> Floats:
         """The options to take in the switches, [switches], NaN where inactive.
@@ -237,20 +237,25 @@ class TPE(msgspec.Struct, frozen=True):
         return np.where(taken < 0, np.nan, (taken + 0.5) / sizes)
 
     def _parts(
-        self, state: State, settled: Rows, below: Rows, weights: Floats
-    ) -> list[tuple[Rows, Floats, Rows, float]]:
-        """What each ratio is made of: rows below, their weights, rows above, and the share of those below."""
+        self, state: State, settled: Rows, counts: Floats, below: Rows, weights: Floats
+    ) -> list[tuple[Rows, Floats, Rows, Floats, float]]:
+        """What each ratio is made of: rows below, their weights, rows above, theirs, and the share of those below."""
         history = state.history
-        above = np.ones(history.size, dtype=np.bool_)
-        above[below] = False
-        parts = [(below, weights, np.flatnonzero(above), len(below) / len(settled))] if len(below) else []
+        above = np.setdiff1d(np.arange(history.size), below)
+        parts = []
+        if len(below):
+            share = min(1.0, float(counts[below].sum() / counts[settled].sum()))
+            parts.append((below, weights, above, _by_age(above, self.weights) * counts[above], share))
         observed = np.flatnonzero(history.status == OBSERVED)
         for excess in history.excess[observed].T:
             fine = excess <= 0
             if not fine.any():
                 fine = np.argsort(np.argsort(excess, kind="stable")) < self.count(len(observed))
             if not fine.all() or not parts:
-                parts.append((observed[fine], np.ones(fine.sum()), observed[~fine], float(fine.mean())))
+                rest = observed[~fine]
+                parts.append(
+                    (observed[fine], np.ones(fine.sum()), rest, _by_age(rest, self.weights), float(fine.mean()))
+                )
         return parts
 
 
@@ -262,21 +267,21 @@ class Ratio:
         state: has the layouts.
         coded: the points of the history, for each layout.
         below, weights: [k] rows, and their weights.
-        above: [n] rows.
+        above, others: [n] rows, and their weights.
         share: of the trials that are below, in (0, 1).
     """
 
     def __init__(
-        self, sampler: TPE, state: State, coded: list[Coded], below: Rows, weights: Floats, above: Rows, share: float
-    ) -> None:
+        self, sampler: TPE, state: State, coded: list[Coded],
+        below: Rows, weights: Floats, above: Rows, others: Floats, share: float,
+    ) -> None:  # fmt: skip
         self.layouts, self.share = state.layouts, share
-        aged = _by_age(above, sampler.weights)
         self.better, self.rest = (
             [
                 _mixture(sampler, state.history, layout, one, rows, heavy, expert)
                 for layout, one in zip(state.layouts, coded, strict=True)
             ]
-            for rows, heavy, expert in ((below, weights, state.expert), (above, aged, False))
+            for rows, heavy, expert in ((below, weights, state.expert), (above, others, False))
         )
 
     def draw(self, given: Point, count: int, rng: np.random.Generator) -> Floats:
@@ -347,26 +352,45 @@ def _subset(losses: Floats, places: NDArray[Any], steps: Rows, order: Rows, size
     return sorted_out
 
 
-def _standings(history: History) -> tuple[Floats, Rows]:
-    """What the trials are compared by: losses [n, m] and steps [n], NaN and 0 unless observed; the greatest step first.
+class Standings(NamedTuple):
+    """What trials are compared by, and how much each of them counts.
 
-    A trial that has not come to the last rung has the losses that are to be expected of it there. Its step is lower
-    only where nothing is known of that, since no trial of its rung has gone on.
+    One that has not come to the last rung has the losses that are to be expected of it there, and counts as much as
+    these say (``_partial``).
+
+    Attributes:
+        losses: [n, m], NaN unless observed.
+        steps: [n], at which they are compared, the greatest first: the last rung's, but where nothing is known of what
+            is to be expected there, since no trial of the same rung has gone on.
+        counts: [n], from 0 to 1.
     """
+
+    losses: Floats
+    steps: Rows
+    counts: Floats
+
+
+def _standings(history: History) -> Standings:
+    """The standings of all rows. What is pending counts 1, what has failed as much as the others on average."""
     observed = np.flatnonzero(history.status == OBSERVED)
     last = history.last[observed]
     losses, steps = np.full(history.losses.shape, np.nan), np.zeros(history.size, dtype=np.intp)
-    for j in range(losses.shape[1]):
-        losses[observed, j], known = extrapolated(history, j, last)
-        steps[observed] = np.where(known, history.rungs[-1:], history.seen_steps[last])
-    return losses, steps
+    counts = np.ones(history.size)
+    if not len(observed):
+        return Standings(losses, steps, counts)
+    found = [extrapolated(history, j, last) for j in range(losses.shape[1])]
+    losses[observed] = np.stack([one.values for one in found], axis=1)
+    steps[observed] = np.where(found[0].known, history.rungs[-1], history.seen_steps[last])
+    counts[observed] = np.mean([one.trust for one in found], axis=0)
+    counts[history.status == FAILED] = counts[observed].mean()
+    return Standings(losses, steps, counts)
 
 
 def _worth(history: History) -> Floats:
     """One number for each row, the smaller the better, NaN unless observed: the loss, or else its place among all."""
     observed = np.flatnonzero(history.status == OBSERVED)
     worth = np.full(history.size, np.nan)
-    losses, steps = _standings(history)
+    losses, steps, _ = _standings(history)
     losses, steps, excess = losses[observed], steps[observed], history.excess[observed]
     if losses.shape[1] == 1 and not excess.shape[1] and np.ptp(steps) == 0:
         worth[observed] = losses[:, 0] / max(float(np.abs(losses).max()), TINY)
