@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -480,3 +483,25 @@ def test_neglected_branches_have_their_share() -> None:
 def test_wrong_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         samplers.GP(**options)
+
+
+STUDY = """
+import tunesmith as ts
+space = ts.Space({name: ts.Float(0.0, 1.0) for name in "abcdefgh"})
+study = ts.Study(space, ts.Goal("loss"), ts.samplers.GP(startup=30), trials=34)
+while job := study.ask():
+    study.tell(job, {"loss": sum((u - 0.4) ** 2 for u in job.config.values())})
+print(repr([trial.config for trial in study.trials[30:]]))
+"""
+
+
+def test_decisions_do_not_depend_on_the_number_of_threads() -> None:
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", STUDY],
+            env=os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+            capture_output=True, text=True, check=True, timeout=300,
+        ).stdout
+        for threads in "12"
+    ]  # fmt: skip
+    assert printed[0] == printed[1] and "'h'" in printed[0]

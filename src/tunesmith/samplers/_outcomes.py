@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith._threads import one_thread
 from tunesmith.samplers._kernel import Kernel
 from tunesmith.samplers._partial import extrapolated
 from tunesmith.samplers._surrogate import Surrogate
@@ -163,6 +164,7 @@ class Outcome:
         self.transform = Transform.fit(values, self._powers)
         return self.transform.apply(values)
 
+    @one_thread
     def _extend(self, fresh: list[int]) -> None:
         """The same hyperparameters, a few observations more."""
         assert self._posterior is not None
@@ -176,6 +178,7 @@ class Outcome:
         y = self._transformed()
         return Surrogate.condition(self.kernel, theta, self._points(self._chosen), y, self._counts())
 
+    @one_thread
     def _fit(self) -> None:
         """New hyperparameters, from those of before; and new observations where there are too many.
 

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from tunesmith._threads import one_thread
 from tunesmith.pareto import order
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers import _acquisition as rules
@@ -107,6 +108,7 @@ class GP(msgspec.Struct, frozen=True):
                 outcome.learn(row)
         return state
 
+    @one_thread
     def ask(self, state: State, rng: np.random.Generator, until: int = 1) -> Point | None:
         """The point of the greatest acquisition."""
         columns = len(state.history.space.columns)
@@ -126,6 +128,7 @@ class GP(msgspec.Struct, frozen=True):
         region = _region(state, incumbents[0]) if local else None
         return maximise(acquisition, state.history.space, incumbents, rng, known=state.history.known, box=region)
 
+    @one_thread
     def view(self, state: State, points: Floats, rng: np.random.Generator) -> View:
         """The acquisition at points [n, d], those in logarithms as a share of the greatest; and the first goal's model.
 
