@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import numpy as np
 
+from tunesmith._threads import one_thread
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.rng import stream, subseed
 from tunesmith.samplers.base import OBSERVED, PENDING, Floats, History, Point, places, switches
@@ -228,6 +229,7 @@ class Search:
             i += 1
         return None
 
+    @one_thread
     def draw(self) -> Slot:
         """The next draw that the constraints allow."""
         assert self.library is not None
@@ -284,6 +286,7 @@ class Search:
             self.begin(carried)
         return True
 
+    @one_thread
     def update(self, slots: list[Slot], rows: Any) -> None:
         """Tell the library the order of a generation's points."""
         assert self.library is not None
