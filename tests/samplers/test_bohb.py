@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tunesmith import Float, Goal, Integer, Space, Study, replay
+from tunesmith import Float, Goal, Space, Study, replay
 from tunesmith.records import Asked, Failed, Told
 from tunesmith.samplers import BOHB, TPE, Sampler, Uniform
 from tunesmith.samplers.base import FAILED, OBSERVED, PENDING
@@ -79,21 +79,6 @@ def test_who_is_on_the_way_is_known_to_the_model_of_that_rung() -> None:
     state = sampler.tell(state, Asked(13, 0, 0, {"x": 0.0}, 1, 3))
     assert state.models[1].history.status.tolist() == [OBSERVED] * 12 + [PENDING]
     assert state.models[3].history.status.tolist() == [PENDING]
-
-
-def test_what_was_tried_on_another_rung_is_not_proposed() -> None:
-    sampler = BOHB(uniform=0.0, model=TPE(startup=2))
-    space = Space({"n": Integer(1, 40)})
-    state = sampler.init(space, [Goal("loss")], np.random.default_rng(0))
-    for trial in range(30):
-        state = sampler.tell(state, Asked(trial, 0, trial, {"n": trial + 1}, 0, 1))
-        state = sampler.tell(state, Told(trial, trial, 0, {"loss": [float(trial)]}))
-    for trial in range(4):
-        state = sampler.tell(state, Asked(trial, 0, trial, {"n": trial + 1}, 1, 3))
-        state = sampler.tell(state, Told(trial, trial, 1, {"loss": [0.0, float(trial)]}))
-    assert sampler.highest(state) is state.models[3]
-    points = [sampler.ask(state, np.random.default_rng(seed)) for seed in range(30)]
-    assert all(point is not None and space.decode(point)["n"] > 30 for point in points)  # type: ignore[operator]
 
 
 def test_the_log_holds_the_options_of_the_model(tmp_path: Any) -> None:

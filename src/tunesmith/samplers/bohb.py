@@ -14,11 +14,9 @@ import numpy as np
 
 from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Told
 from tunesmith.samplers.base import OBSERVED, Point, Walk
-from tunesmith.samplers.qmc import design
+from tunesmith.samplers.qmc import REPEATS, design
 from tunesmith.samplers.tpe import TPE, State
 from tunesmith.space import Space
-
-TRIES = 20  #: proposals of the model that one ask looks at to find one that was not tried on another rung
 
 
 @dataclass(slots=True)
@@ -81,17 +79,11 @@ class BOHB(msgspec.Struct, frozen=True):
         return state
 
     def ask(self, state: Rungs, rng: np.random.Generator, until: int = 1) -> Point | None:
-        """A uniform draw, or what the model of the highest rung proposes, if that was not tried yet."""
+        """A uniform draw, or what the model of the highest rung proposes."""
         if rng.random() < self.uniform:
             return state.space.encode(state.space.sample(rng))
         model = self.highest(state)
-        if model is None:
-            return state.initial.next(TRIES)
-        for _ in range(TRIES):
-            point = self.model.ask(model, rng, until)
-            if point is None or point.tobytes() not in state.initial.taken:
-                return point
-        return state.space.encode(state.space.sample(rng))
+        return state.initial.next(REPEATS) if model is None else self.model.ask(model, rng, until)
 
     def highest(self, state: Rungs) -> State | None:
         """The model of the highest rung with enough results; None if there is none."""
