@@ -191,20 +191,16 @@ def starts(study: Study) -> list[int]:
 def test_rungs_that_order_as_the_end_does_are_trusted(workers: int) -> None:
     study = search(lambda x, step: x + 1 / step, 200, workers)
     asked = starts(study)
-    assert asked[:8] == [27] + [1] * 7 and set(asked) == {1, 27}
+    assert asked[:8] == [27] * 2 + [1] * 6 and set(asked) == {1, 27}
     full = 27 * asked.count(27)
     assert 0.1 < full / sum(trial.step for trial in study.trials) < 0.35
     assert study._deciding()._scheduling.trust.first == 0
 
 
 def test_rungs_that_mislead_are_not() -> None:
-    """The better at the end, the worse until step 20: once two have come there, every trial is trained in full."""
-    study = search(lambda x, step: x if step > 20 else 1 - x, 130)
-    asked = starts(study)
-    second = [trial for trial, until in enumerate(asked) if until == 27][1]
-    assert set(asked[second:]) == {27} and len(asked) - second > 20
-    assert sum(trial.step for trial in study.trials[:second]) <= 6 * 27
-    assert {trial.step for trial in study.trials[second:]} == {27}
+    """The better at the end, the worse until step 20: every trial is trained in full."""
+    study = search(lambda x, step: x if step > 20 else 1 - x, 30)
+    assert set(starts(study)) == {27} and {trial.step for trial in study.trials} == {27}
 
 
 def test_the_lowest_trusted_rung_is_where_trials_begin() -> None:

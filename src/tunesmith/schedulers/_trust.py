@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from tunesmith.records import Asked, Goal, Told, losses
 
-SHARE = 0.2  #: of all steps, to trials that are trained in full
+PROBES = 2  #: so many trials are trained in full before anything else: the first pair,
+SHARE = 0.2  #: and later this share of all steps goes to such trials
 AGREE = 0.7  #: a rung is trusted when so many pairs of them stand there in the order of their end,
 PRIOR = (0.75, 3)  #: where this share of so many pairs is assumed beforehand
 
@@ -45,7 +46,7 @@ class Trust:
     @property
     def wanted(self) -> bool:
         """Whether another trial is to be trained in full."""
-        return self._asked <= SHARE * self._spent
+        return self._asked < PROBES * self.steps[-1] or self._asked <= SHARE * self._spent
 
     def asked(self, event: Asked) -> None:
         """Steps are to be trained; in full where a new trial begins on the last rung."""
