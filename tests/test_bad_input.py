@@ -108,8 +108,9 @@ ARGUMENTS = {
         {"scheduler": PBT(population=4, ready=1, steps=3, exploit="truncation")}, TypeError, "Expected .* `str`",
     ),
     "a population with two goals": (
-        {"minimise": None, "goals": [ts.Goal("x"), ts.Goal("y")], "scheduler": PBT(population=3, ready=1, steps=3)},
-        ValueError, "PBT ranks by one goal",
+        {"minimise": None, "goals": [ts.Goal("x"), ts.Goal("y")],
+         "scheduler": PBT(population=3, ready=1, steps=3, exploit=TTest())},
+        ValueError, "TTest compares values of one goal",
     ),
     "a sampler by name": ({"sampler": "random"}, TypeError, "sampler must be an object such as"),
     "a limit that is not a number": (

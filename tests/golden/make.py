@@ -11,17 +11,24 @@ from tunesmith import Space, Study, samplers
 from tunesmith.records import encode
 from tunesmith.schedulers import (
     ASHA,
+    FIRE,
+    MFPBT,
+    PB2,
     PBT,
+    Backtrack,
     Chain,
+    FreezeThaw,
     Full,
     Hyperband,
     Jitter,
     Median,
     Perturb,
     Plateau,
+    PredictiveTermination,
     Race,
     SuccessiveHalving,
     Tournament,
+    Truncation,
     TTest,
 )  # fmt: skip
 from tunesmith.space import Categorical, Fidelity, Float, Integer
@@ -54,8 +61,17 @@ def studies() -> Iterator[tuple[str, Study]]:
     yield "successive-halving", Study(mixed(), GOAL, samplers.QMC(), SuccessiveHalving(9), seed=15, trials=12)
     yield "median", Study(mixed(), GOAL, samplers.QMC(), Median(6, min_trials=3), seed=16, trials=15)
     yield "plateau", Study(mixed(), GOAL, samplers.QMC(), Plateau(8, patience=2), seed=17, trials=12)
+    yield "freeze-thaw", Study(mixed(), GOAL, samplers.QMC(), FreezeThaw(9, every=3), seed=21, trials=12)
+    predictive = PredictiveTermination(9, every=3, min_trials=3)
+    yield "predictive-termination", Study(mixed(), GOAL, samplers.QMC(), predictive, seed=22, trials=15)
     chain = Chain(Hyperband(9, rounds=1), PBT(population=4, ready=3, steps=15))
     yield "chain", Study(mixed(), GOAL, samplers.QMC(), chain, seed=18)
+    options = {"population": 8, "ready": 2, "steps": 14}
+    pb2 = PBT(population=5, ready=2, steps=14, exploit=Truncation(0.4), explore=PB2())
+    yield "pb2", Study(GRID, GOAL, samplers.QMC(), pb2, seed=19)
+    yield "backtrack", Study(mixed(), GOAL, samplers.QMC(), PBT(**options, backtrack=Backtrack()), seed=20)
+    yield "mfpbt", Study(mixed(), GOAL, samplers.QMC(), MFPBT(**options, frequencies=(1, 2)), seed=21)
+    yield "fire", Study(mixed(), GOAL, samplers.QMC(), FIRE(**options), seed=22)
     yield "race", Study(mixed(), GOAL, samplers.Uniform(), Race(2, seeds=4), seed=11, trials=30)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tunesmith import Float, Goal, Space, Study, replay, samplers
-from tunesmith.schedulers import ASHA, PBT, Chain, Hyperband, Scheduler, SuccessiveHalving
+from tunesmith.schedulers import ASHA, PBT, Chain, Hyperband, Scheduler, SuccessiveHalving, TTest
 from tunesmith.testing import SchedulerConformance, play
 
 SPACE = Space({"x": Float(0.0, 1.0)})
@@ -74,5 +74,6 @@ def test_replay_with_faults(seed: int) -> None:
 def test_bad_options() -> None:
     with pytest.raises(ValueError, match=r"then.steps=9 must be over first.max_steps=9"):
         Chain(Hyperband(9), PBT(population=4, ready=3, steps=9))
-    with pytest.raises(ValueError, match="PBT ranks by one goal"):
-        Study(SPACE, [LOSS, Goal("b")], scheduler=Chain(Hyperband(9), PBT(population=4, ready=3, steps=12)))
+    t_test = PBT(population=4, ready=3, steps=12, exploit=TTest())
+    with pytest.raises(ValueError, match="TTest compares values of one goal"):
+        Study(SPACE, [LOSS, Goal("b")], scheduler=Chain(Hyperband(9), t_test))

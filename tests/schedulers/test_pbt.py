@@ -13,7 +13,8 @@ from scipy import stats
 
 from tunesmith import Float, Goal, Space, Study, replay, samplers
 from tunesmith.schedulers import PBT, Jitter, Perturb, Tournament, Truncation, TTest
-from tunesmith.schedulers.pbt import Standing, welch
+from tunesmith.schedulers._exploit import welch
+from tunesmith.schedulers._standing import Standing
 from tunesmith.study import Job
 from tunesmith.trials import Checkpoint
 
@@ -41,7 +42,7 @@ def run(
 
 
 def standings(*losses: float) -> list[Standing]:
-    return [Standing(loss, trial, trial, 10, (loss,)) for trial, loss in enumerate(losses)]
+    return [Standing(0.0, (loss,), trial, trial, 10, (loss,)) for trial, loss in enumerate(losses)]
 
 
 # -- exploit ---
@@ -95,8 +96,8 @@ def test_welch_is_scipys() -> None:
 def test_t_test_wants_evidence() -> None:
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(2, 10))
-    close = [Standing(float(np.mean(x)), i, i, 10, tuple(x)) for i, x in enumerate((noise[0], noise[1] + 0.1))]
-    apart = [Standing(float(np.mean(x)), i, i, 10, tuple(x)) for i, x in enumerate((noise[0], noise[1] + 5.0))]
+    close = [Standing(0.0, (float(np.mean(x)),), i, i, 10, tuple(x)) for i, x in enumerate((noise[0], noise[1] + 0.1))]
+    apart = [Standing(0.0, (float(np.mean(x)),), i, i, 10, tuple(x)) for i, x in enumerate((noise[0], noise[1] + 5.0))]
     assert TTest().select(close[1], sorted(close), rng) is None
     assert TTest().select(apart[1], sorted(apart), rng) == apart[0]
     assert TTest().select(apart[0], sorted(apart), rng) is None
@@ -327,8 +328,10 @@ def test_a_population_in_which_nothing_succeeds_ends() -> None:
         (lambda: Perturb(resample=1.5), r"resample=1.5 must be in \[0, 1\]"),
         (lambda: Jitter(0.0), "scale=0.0 must be over 0"),
         (
-            lambda: Study(SPACE, [Goal("a"), Goal("b")], scheduler=PBT(population=2, ready=1, steps=1)),
-            "PBT ranks by one goal, the study has 2",
+            lambda: Study(
+                SPACE, [Goal("a"), Goal("b")], scheduler=PBT(population=2, ready=1, steps=1, exploit=TTest())
+            ),
+            "TTest compares values of one goal, the study has 2",
         ),
     ],
 )

@@ -10,8 +10,9 @@ import msgspec
 import numpy as np
 
 from tunesmith.records import Asked, Constraint, Decision, Event, Failed, Goal, Told
-from tunesmith.schedulers import pbt
+from tunesmith.schedulers import _population, _standing
 from tunesmith.schedulers._rungs import Standing, standing
+from tunesmith.schedulers._standing import ranked
 from tunesmith.schedulers.asha import ASHA
 from tunesmith.schedulers.halving import Hyperband, SuccessiveHalving
 from tunesmith.schedulers.pbt import PBT
@@ -36,7 +37,7 @@ class State:
     asked: dict[int, Asked] = field(default_factory=dict)
     survivors: list[tuple[Standing, Told]] = field(default_factory=list)
     population: PBT | None = None
-    then: pbt.State | None = None
+    then: _population.State | None = None
 
 
 class Chain(msgspec.Struct, frozen=True):
@@ -73,7 +74,7 @@ class Chain(msgspec.Struct, frozen=True):
         """The first one's state.
 
         Raises:
-            ValueError: the study has more than one goal.
+            ValueError: the study has more goals than one of the two can rank by.
         """
         self.then.init(space, goals, constraints)
         first = self.first.init(space, goals, constraints)
@@ -106,14 +107,16 @@ class Chain(msgspec.Struct, frozen=True):
         elif state.then is None and isinstance(event, Failed):
             del state.asked[event.trial]
 
-    def _begin(self, state: State) -> tuple[PBT | None, pbt.State | None]:
+    def _begin(self, state: State) -> tuple[PBT | None, _population.State | None]:
         """The population of the best survivors, each of which stands on the last rung."""
-        best = sorted(state.survivors)[: self.then.population]
+        survivors = {told.trial: told for _, told in state.survivors}
+        standings = sorted(_standing.Standing(*one, slot=0, step=told.step) for one, told in state.survivors)
+        best = [survivors[one.trial] for one in ranked(standings)[: self.then.population]]
         if len(best) < 2:
             return None, None
         population = msgspec.structs.replace(self.then, population=len(best))
         then = population.init(state.space, state.goals, state.constraints)
-        for _, told in best:
+        for told in best:
             then = population.tell(population.tell(then, state.asked[told.trial]), told)
         return population, then
 

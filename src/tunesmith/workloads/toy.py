@@ -1,8 +1,11 @@
-"""The toy problem of population based training: Jaderberg et al. 2017 (arXiv:1711.09846), Figure 2.
+"""Toy problems of population based training.
 
-A learner should maximise ``Q = 1.2 - (theta0^2 + theta1^2)``, but can only follow the gradient of a surrogate,
+The first is that of Jaderberg et al. 2017 (arXiv:1711.09846), Figure 2. A learner should maximise
+``Q = 1.2 - (theta0^2 + theta1^2)``, but can only follow the gradient of a surrogate,
 ``1.2 - (h0 theta0^2 + h1 theta1^2)``. Two members start at theta = (0.9, 0.9), one with h = (1, 0) and one with (0, 1):
 each sees half of the problem. With h fixed neither can pass Q = 0.39; moving h, or exchanging theta, gets to 1.2.
+
+The others, ``Decay`` and ``Quadratic``, tell a greedy population from a patient one.
 """
 
 from __future__ import annotations
@@ -138,6 +141,123 @@ def figure2(seeds: Iterable[int], ready: int = 4, modes: Sequence[Mode] = MODES)
     """The best member's final Q for every mode, one value a seed."""
     seeds = list(seeds)
     return {mode.name: [play(mode, ready, seed).q for seed in seeds] for mode in modes}
+
+
+# -- greedy or patient? -------------------------------------------------------------------------------------------
+
+
+DecayState = tuple[int, float, float, int]
+
+
+@dataclass(frozen=True)
+class Decay:
+    """Theta decays from 0.9 at a speed that h decides; the metric ``loss`` is theta squared, to be minimised.
+
+    * *plain*: ``theta -= lr * 2 * (2 - h) * theta``. Whoever lowers h at once wins.
+    * *deceptive*: ``2 - h`` becomes ``max(2 - h - 0.2 D, 0)``, where D grows by ``|h - target|`` twenty times in a
+      training, and the target falls from 1 to 0 evenly. Lowering h still helps at once and costs speed for ever after;
+      whoever follows the target wins.
+
+    With *shocks*, theta jumps back to 0.9 now and then, as a training does that breaks.
+
+    After the tests of "To be greedy or not" in the PBT-Zoo repository, which adds up D at every change of a
+    hyperparameter; here it does not depend on how often a scheduler decides. The shocks and ``Quadratic`` are ours. The
+    state is (step, theta, D, noise), and noise an integer that decides about the next shock.
+
+    Attributes:
+        deceptive: which of the two.
+        shocks: probability of a shock, at each step.
+        steps: of a training.
+        lr: learning rate.
+    """
+
+    deceptive: bool = False
+    shocks: float = 0.0
+    steps: int = 1000
+    lr: float = 0.001
+
+    def space(self) -> Space:
+        """``h`` from 0 to 2."""
+        return Space({"h": Float(0.0, 2.0)})
+
+    def first(self, population: int, rng: Any) -> list[dict[str, Any]]:
+        """A first generation of this size: h uniform in [0.9, 1.1]."""
+        return [{"h": float(h)} for h in rng.uniform(0.9, 1.1, population)]
+
+    def init(self, config: Mapping[str, Any], rng: Any = None) -> DecayState:
+        """Theta is 0.9. ``rng`` decides about shocks."""
+        return (0, 0.9, 0.0, 0 if rng is None else int(rng.integers(2**32)))
+
+    def step(self, state: DecayState, config: Mapping[str, Any]) -> tuple[DecayState, dict[str, float]]:
+        """One step."""
+        step, theta, deviation, noise = state
+        h = config["h"]
+        speed = 2 - h
+        if self.deceptive:
+            deviation += 20 / self.steps * abs(h - (1 - step / self.steps))
+            speed = max(speed - 0.2 * deviation, 0.0)
+        theta -= self.lr * 2 * speed * theta
+        noise = (noise * 1664525 + 1013904223 + round(h * 2**20)) % 2**32  # a copy with another h has other shocks
+        if noise < self.shocks * 2**32:
+            theta = 0.9
+        return (step + 1, theta, deviation, noise), {"loss": theta * theta}
+
+    def save(self, state: DecayState) -> list[float]:
+        """The state as a list of numbers."""
+        return list(state)
+
+    def load(self, tree: Sequence[float], config: Mapping[str, Any]) -> DecayState:
+        """The state from a list."""
+        return (int(tree[0]), tree[1], tree[2], int(tree[3]))
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """A noisy quadratic trained by SGD (Zhang et al. 2019, arXiv:1907.04164), in expectation.
+
+    The curvatures are ``1, 1/2, 1/4, ...`` and the gradient's noise in each direction has the curvature as its
+    variance. A learning rate that is lowered makes the loss fall at once, since the noise is averaged, and slows down
+    everything after: whoever lowers it early loses. The state is the mean square of each coordinate, 1e6 at most; the
+    metric ``loss`` is ``1/2 sum(curvature * square)``.
+
+    Attributes:
+        steps: of a training.
+        directions: how many curvatures.
+    """
+
+    steps: int = 1000
+    directions: int = 8
+
+    def space(self) -> Space:
+        """``lr`` from 0.001 to 3; from 2 on it diverges."""
+        return Space({"lr": Float(1e-3, 3.0, log=True)})
+
+    def first(self, population: int, rng: Any) -> list[dict[str, Any]]:
+        """A first generation of this size, drawn from the space."""
+        return [dict(self.space().sample(rng)) for _ in range(population)]
+
+    def init(self, config: Mapping[str, Any], rng: Any = None) -> list[float]:
+        """Every coordinate is 1."""
+        return [1.0] * self.directions
+
+    def step(self, state: Sequence[float], config: Mapping[str, Any]) -> tuple[list[float], dict[str, float]]:
+        """The expectation of one step of SGD: ``(1 - lr c)^2 square + lr^2 c`` for every curvature c."""
+        rate, loss, after = config["lr"], 0.0, []
+        curvature = 1.0
+        for square in state:
+            square = min((1 - rate * curvature) ** 2 * square + rate * rate * curvature, 1e6)
+            loss += curvature * square / 2
+            after.append(square)
+            curvature /= 2
+        return after, {"loss": loss}
+
+    def save(self, state: Sequence[float]) -> list[float]:
+        """The state as it is."""
+        return list(state)
+
+    def load(self, tree: Sequence[float], config: Mapping[str, Any]) -> list[float]:
+        """The state as it was."""
+        return list(tree)
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
