@@ -42,7 +42,9 @@ def test_the_code_runs(page: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["pbt_pytorch.py", "4"], ["ask_tell.py"]], ids=lambda a: a[0])
+@pytest.mark.parametrize(
+    "arguments", [["pbt_pytorch.py", "4"], ["population_jax.py", "2"], ["ask_tell.py"]], ids=lambda a: a[0]
+)
 def test_the_examples_run(arguments: list[str], tmp_path: Path) -> None:
     name, *rest = arguments
     environment = os.environ | {"PYTHONWARNINGS": "error"}

@@ -13,7 +13,7 @@ import pytest
 import tunesmith
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = ("scipy", "torch", "matplotlib", "sklearn", "typer", "rich", "safetensors", "pyarrow")
+EXTRAS = ("scipy", "torch", "matplotlib", "sklearn", "typer", "rich", "safetensors", "pyarrow", "jax")
 
 
 def test_the_layers_hold() -> None:

@@ -58,7 +58,8 @@ class Job(NamedTuple):
     seeds the training: it belongs to the trial. ``repeat`` is how many earlier trials had the same configuration: 0
     for the first; it may serve as the number of a fold. ``once`` has the metrics that are measured once a trial, with
     the value that this trial was told, or None where it is still to be measured. ``fidelities`` names the
-    parameters whose values in ``config`` belong to this job's rung.
+    parameters whose values in ``config`` belong to this job's rung. ``forked`` is the step at which the trial took over
+    the weights of ``parent``.
     """
 
     ask: int
@@ -73,6 +74,7 @@ class Job(NamedTuple):
     repeat: int = 0
     once: Mapping[str, float | None] = {}
     fidelities: tuple[str, ...] = ()
+    forked: int | None = None
 
 
 class Study:
@@ -331,6 +333,7 @@ class Study:
         return Job(
             trial.ask, trial.id, trial.config, trial.step, trial.until, trial.parent, trial.worker, seed, sources,
             trial.repeat, self._once(trial), tuple(self.space.fidelities),
+            None if trial.parent is None else trial.start,
         )  # fmt: skip
 
     def _once(self, trial: Trial | None = None) -> dict[str, float | None]:
@@ -603,6 +606,11 @@ class Study:
         """
         with self._lock:
             return self._deciding().sampling()
+
+    def startable(self) -> set[tuple[int, int]]:
+        """The states, as (trial, step), that the scheduler may still start another job from."""
+        with self._lock:
+            return self._deciding().keep()
 
     def keep(self) -> set[tuple[int, int]]:
         """The checkpoints, as (trial, step), that may still be needed: by a job that is out or may be asked, with

@@ -6,12 +6,15 @@ from tunesmith.execution.checkpoints import CheckpointError, Checkpoints, Files,
 from tunesmith.execution.command import Command
 from tunesmith.execution.driver import Outcome, drive
 from tunesmith.execution.inline import Inline
+from tunesmith.execution.jax_task import JaxTask
 from tunesmith.execution.leases import Lease
 from tunesmith.execution.processes import Processes
 from tunesmith.execution.recorded import Curve, Recorded
 from tunesmith.execution.session import Options, Session
 from tunesmith.execution.simulated import Simulated, Simulation, simulate
+from tunesmith.execution.torch_task import TorchTask
 from tunesmith.execution.tune import run, tune
+from tunesmith.execution.vectorised import Vectorised
 
 __all__ = [
     "CheckpointError",
@@ -23,6 +26,7 @@ __all__ = [
     "Failure",
     "Files",
     "Inline",
+    "JaxTask",
     "Lease",
     "Options",
     "Outcome",
@@ -35,7 +39,9 @@ __all__ = [
     "Simulation",
     "Stopped",
     "Task",
+    "TorchTask",
     "Trial",
+    "Vectorised",
     "as_task",
     "current_job",
     "drive",

@@ -23,6 +23,8 @@ from tunesmith.execution.driver import Outcome, drive
 from tunesmith.execution.inline import Inline
 from tunesmith.execution.processes import Processes
 from tunesmith.execution.session import Options
+from tunesmith.execution.stacks import StackedTask
+from tunesmith.execution.vectorised import together
 from tunesmith.execution.worker import refuse_in_worker
 from tunesmith.progress import Progress
 from tunesmith.records import Constraint, Goal
@@ -164,7 +166,8 @@ def run(
         options = Options(tuple(dict.fromkeys(metrics)), str(root), target=aim)
         executor: Executor
         if workers == 1 and devices is None and time_limit is None:
-            executor = Inline(as_task(train), options)
+            task = as_task(train)
+            executor = together(task, options, study) if isinstance(task, StackedTask) else Inline(task, options)
         else:
             executor = Processes(train, options, workers=workers, devices=devices, time_limit=time_limit)
         if progress is None:

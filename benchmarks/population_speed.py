@@ -1,0 +1,354 @@
+"""How fast a population trains as one program: beside a hand-written JAX loop, and beside PyTorch, member by member.
+
+    python benchmarks/population_speed.py --case digits
+    python benchmarks/population_speed.py --case mlp transformer lstm cnn exploit --members 64 --bf16
+
+A member-step is one update of one member's weights, on a minibatch of its own. ``system`` is a whole study: population
+based training through the driver, decisions, forks on the device and log included. ``bare`` calls the same compiled
+step in a loop that does nothing else. ``torch`` trains one network in PyTorch, eagerly, and so many of them take so
+many times as long. All train on random data; compilation is not counted. Figures are medians; on a machine that others
+use too compare those of processor time ("CPU").
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+import tunesmith as ts
+from tunesmith.execution import Checkpoints, JaxTask, Options, Vectorised, drive
+
+CONFIG = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4}
+SPACE = ts.Space(
+    {
+        "lr": ts.Float(1e-4, 1e-2, log=True),
+        "momentum": ts.Float(0.5, 0.95),
+        "weight_decay": ts.Float(1e-6, 1e-3, log=True),
+    }
+)
+ROWS = 2048  # images or sequences of random data
+
+
+# -- models: init(key) -> weights, loss(weights, batch) --------------------------------------------------------------
+
+
+def dense(key: Any, inputs: int, outputs: int) -> dict[str, Any]:
+    return {"w": jax.random.normal(key, (inputs, outputs)) * (2 / inputs) ** 0.5, "b": jnp.zeros(outputs)}
+
+
+def cross_entropy(logits: Any, labels: Any) -> Any:
+    chances = jax.nn.log_softmax(logits.astype(jnp.float32))
+    return -jnp.take_along_axis(chances, labels[..., None], -1).mean()
+
+
+def apply(layer: dict[str, Any], x: Any) -> Any:
+    return x @ layer["w"].astype(x.dtype) + layer["b"].astype(x.dtype)
+
+
+class MLP:
+    """Widths, for instance 784-512-512-10; ReLU."""
+
+    def __init__(self, *widths: int) -> None:
+        self.widths = widths
+        self.shape, self.classes = (widths[0],), widths[-1]
+
+    def init(self, key: Any) -> Any:
+        keys = jax.random.split(key, len(self.widths))
+        return [dense(k, a, b) for k, a, b in zip(keys, self.widths[:-1], self.widths[1:], strict=False)]
+
+    def loss(self, weights: Any, x: Any, y: Any) -> Any:
+        for layer in weights[:-1]:
+            x = jax.nn.relu(apply(layer, x))
+        return cross_entropy(apply(weights[-1], x), y)
+
+    def torch(self) -> Any:
+        from torch import nn
+
+        layers = [
+            m for a, b in zip(self.widths[:-1], self.widths[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())
+        ]
+        return nn.Sequential(*layers[:-1])
+
+
+class Transformer:
+    """A language model of characters: width 128, 2 layers, 4 heads, 64 places; attention is written out."""
+
+    shape, classes, width, heads = (64,), 128, 128, 4
+
+    def init(self, key: Any) -> Any:
+        keys = iter(jax.random.split(key, 16))
+        d = self.width
+        block = lambda: {  # noqa: E731
+            "in": dense(next(keys), d, 3 * d), "out": dense(next(keys), d, d),
+            "up": dense(next(keys), d, 4 * d), "down": dense(next(keys), 4 * d, d),
+            "norms": jnp.ones((2, d)),
+        }  # fmt: skip
+        embed = lambda rows: jax.random.normal(next(keys), (rows, d)) * 0.02  # noqa: E731
+        return {
+            "tokens": embed(self.classes), "places": embed(64), "blocks": [block(), block()],
+            "head": dense(next(keys), d, self.classes),
+        }  # fmt: skip
+
+    def loss(self, weights: Any, x: Any, y: Any) -> Any:
+        tokens = x.astype(jnp.int32) % self.classes
+        kind = x.dtype
+        h = (weights["tokens"][tokens] + weights["places"]).astype(kind)
+        mask = jnp.tril(jnp.ones((64, 64), bool))
+        for block in weights["blocks"]:
+            qkv = apply(block["in"], self.norm(h, block["norms"][0])).reshape(*h.shape[:2], 3, self.heads, -1)
+            q, k, v = jnp.moveaxis(qkv, 2, 0)
+            scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / (self.width / self.heads) ** 0.5
+            chances = jax.nn.softmax(jnp.where(mask, scores, -1e9).astype(jnp.float32)).astype(kind)
+            h = h + apply(block["out"], jnp.einsum("bhqk,bkhd->bqhd", chances, v).reshape(h.shape))
+            h = h + apply(block["down"], jax.nn.gelu(apply(block["up"], self.norm(h, block["norms"][1]))))
+        return cross_entropy(apply(weights["head"], h[:, :-1]), tokens[:, 1:])
+
+    @staticmethod
+    def norm(x: Any, scale: Any) -> Any:
+        x32 = x.astype(jnp.float32)
+        x32 = (x32 - x32.mean(-1, keepdims=True)) * jax.lax.rsqrt(x32.var(-1, keepdims=True) + 1e-5)
+        return (x32 * scale).astype(x.dtype)
+
+
+class LSTM:
+    """Two layers of 128 over 64 places of 32 values."""
+
+    shape, classes, width = (64, 32), 10, 128
+
+    def init(self, key: Any) -> Any:
+        keys = jax.random.split(key, 3)
+        d = self.width
+        return [dense(keys[0], 32 + d, 4 * d), dense(keys[1], 2 * d, 4 * d), dense(keys[2], d, self.classes)]
+
+    def loss(self, weights: Any, x: Any, y: Any) -> Any:
+        def cell(carry: Any, now: Any) -> Any:
+            after = []
+            for layer, (h, c) in zip(weights[:-1], carry, strict=True):
+                i, f, g, o = jnp.split(apply(layer, jnp.concatenate([now, h], -1)), 4, -1)
+                c = jax.nn.sigmoid(f + 1) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+                now = jax.nn.sigmoid(o) * jnp.tanh(c)
+                after.append((now, c))
+            return after, None
+
+        zero = jnp.zeros((len(x), self.width), x.dtype)
+        carry, _ = jax.lax.scan(cell, [(zero, zero)] * 2, x.swapaxes(0, 1), unroll=8)
+        return cross_entropy(apply(weights[-1], carry[-1][0]), y)
+
+
+class CNN:
+    """ResNet-8 for 32 x 32 x 3: three blocks of 16, 32 and 64 channels; every convolution is a product of matrices."""
+
+    shape, classes = (32, 32, 3), 10
+
+    def init(self, key: Any) -> Any:
+        keys = iter(jax.random.split(key, 12))
+        conv = lambda a, b, size=9: dense(next(keys), size * a, b) | {"scale": jnp.ones(b)}  # noqa: E731
+        widths = [(16, 16), (16, 32), (32, 64)]
+        blocks = [{"a": conv(a, b), "b": conv(b, b), "skip": conv(a, b, 1)} for a, b in widths]
+        return {"first": conv(3, 16), "blocks": blocks, "head": dense(next(keys), 64, self.classes)}
+
+    def loss(self, weights: Any, x: Any, y: Any) -> Any:
+        x = jax.nn.relu(self.conv(weights["first"], x))
+        for number, block in enumerate(weights["blocks"]):
+            stride = 1 if number == 0 else 2
+            h = self.conv(block["b"], jax.nn.relu(self.conv(block["a"], x, stride)))
+            x = jax.nn.relu(h + apply(block["skip"], x[:, ::stride, ::stride]))
+        return cross_entropy(apply(weights["head"], x.mean((1, 2))), y)
+
+    @staticmethod
+    def conv(layer: Any, x: Any, stride: int = 1) -> Any:
+        """3 x 3 by shifted copies, then normalised over the batch."""
+        size = x.shape[1]
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        shifts = [padded[:, i : i + size : stride, j : j + size : stride] for i in range(3) for j in range(3)]
+        h = apply(layer, jnp.concatenate(shifts, -1))
+        h32 = h.astype(jnp.float32)
+        h32 = (h32 - h32.mean((0, 1, 2))) * jax.lax.rsqrt(h32.var((0, 1, 2)) + 1e-5)
+        return (h32 * layer["scale"]).astype(x.dtype)
+
+
+CASES = {
+    "digits": (MLP(64, 32, 10), 64, 64, 200),  # the model, the batch, members, updates a step
+    "mlp": (MLP(784, 512, 512, 10), 128, 256, 500),
+    "transformer": (Transformer(), 32, 64, 50),
+    "lstm": (LSTM(), 32, 64, 50),
+    "cnn": (CNN(), 128, 64, 20),
+}
+
+
+class Training:
+    """The pure functions: SGD with momentum; for transformer and LSTM Adam, with ``momentum`` as its first beta."""
+
+    def __init__(self, model: Any, batch: int, updates: int, bf16: bool) -> None:
+        self.model, self.batch, self.updates = model, batch, updates
+        self.kind = jnp.bfloat16 if bf16 else jnp.float32
+        self.adam = isinstance(model, Transformer | LSTM)
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(ROWS, *model.shape)).astype(np.float32) * (100 if isinstance(model, Transformer) else 1)
+        self.data = (x, rng.integers(0, model.classes, ROWS).astype(np.int32))
+
+    def init(self, config: Any, key: Any, data: Any) -> Any:
+        weights = self.model.init(key)
+        zeros = jax.tree.map(jnp.zeros_like, weights)
+        return (weights, zeros, zeros, jnp.zeros(())) if self.adam else (weights, zeros)
+
+    def step(self, state: Any, config: Any, key: Any, data: Any) -> Any:
+        def update(state: Any, key: Any) -> Any:
+            rows = jax.random.randint(key, (self.batch,), 0, ROWS)
+            x, y = data[0][rows].astype(self.kind), data[1][rows]
+            loss, slope = jax.value_and_grad(self.model.loss)(state[0], x, y)
+            slope = jax.tree.map(lambda g, w: g + config["weight_decay"] * w, slope, state[0])
+            return (adam if self.adam else sgd)(state, slope, config), loss
+
+        state, losses = jax.lax.scan(update, state, jax.random.split(key, self.updates))
+        return state, {"loss": losses.mean()}
+
+
+def sgd(state: Any, slope: Any, config: Any) -> Any:
+    momentum = jax.tree.map(lambda m, g: config["momentum"] * m + g, state[1], slope)
+    return jax.tree.map(lambda w, m: w - config["lr"] * m, state[0], momentum), momentum
+
+
+def adam(state: Any, slope: Any, config: Any) -> Any:
+    weights, first, second, count = state
+    beta, count = config["momentum"], count + 1
+    first = jax.tree.map(lambda m, g: beta * m + (1 - beta) * g, first, slope)
+    second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, second, slope)
+    rate = config["lr"] * jnp.sqrt(1 - 0.999**count) / (1 - beta**count)
+    weights = jax.tree.map(lambda w, m, v: w - rate * m / (jnp.sqrt(v) + 1e-8), weights, first, second)
+    return weights, first, second, count
+
+
+# -- the ways, each a function that trains for so many steps of the study ---------------------------------------------
+
+
+def bare(pure: Training, members: int) -> Callable[[int], object]:
+    keys = jax.random.split(jax.random.key(0), members)
+    configs = {name: jnp.full(members, value) for name, value in CONFIG.items()}
+    data = jax.device_put(pure.data)
+    step = jax.jit(
+        lambda state, keys: jax.vmap(lambda s, c, k: pure.step(s, c, k, data))(state, configs, keys), donate_argnums=0
+    )
+    held = [jax.jit(jax.vmap(lambda k: pure.init(CONFIG, k, data)))(keys)]
+
+    def train(steps: int) -> object:
+        for number in range(steps):
+            held[0], metrics = step(held[0], jax.vmap(partial(jax.random.fold_in, data=number))(keys))
+        return jax.block_until_ready(metrics)
+
+    return train
+
+
+def system(task: JaxTask, members: int, every: int) -> Callable[[int], object]:
+    def train(steps: int) -> object:
+        pbt = ts.schedulers.PBT(population=members, ready=1, steps=steps, synchronous=True)
+        study = ts.Study(SPACE, ts.Goal("loss"), scheduler=pbt)
+        with tempfile.TemporaryDirectory() as root:
+            options = Options(("loss",), root if every else None)
+            executor = Vectorised(task, options, members=members, keep=study.startable, last=None)
+            return drive(study, executor, checkpoints=Checkpoints(root) if every else None)
+
+    return train
+
+
+def sequential(model: Any, batch: int, updates: int, bf16: bool) -> Callable[[int], object]:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(1)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    network = model.torch().to(device)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
+    x = torch.randn(ROWS, *model.shape, device=device)
+    y = torch.randint(0, model.classes, (ROWS,), device=device)
+
+    def train(steps: int) -> object:
+        for _ in range(steps * updates):
+            rows = torch.randint(0, ROWS, (batch,), device=device)
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(network(x[rows]), y[rows]).backward()
+            optimizer.step()
+        return next(network.parameters()).sum().item()
+
+    return train
+
+
+def rate(train: Callable[[int], object], work: int, seconds: float) -> tuple[float, float]:
+    """Member-steps a second, and a second of processor time, over about so many seconds; ``work`` is done in a step."""
+    begun = time.perf_counter()
+    train(2)
+    steps = max(2, min(200, int(2 * seconds / (time.perf_counter() - begun))))
+    begun, used = time.perf_counter(), time.process_time()
+    train(steps)
+    return steps * work / (time.perf_counter() - begun), steps * work / (time.process_time() - used)
+
+
+def measured(case: str, given: argparse.Namespace) -> None:
+    model, batch, members, updates = CASES[case]
+    members, updates = given.members or members, given.updates or updates
+    pure = Training(model, batch, updates, given.bf16)
+    task = JaxTask(pure, chunk=given.chunk or members, checkpoint_every=max(1, given.every))
+    ways = {"bare": (bare(pure, members), members), "system": (system(task, members, given.every), members)}
+    if hasattr(model, "torch"):
+        ways["torch"] = (sequential(model, batch, min(updates, 200), given.bf16), 1)
+    found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    for train, _ in ways.values():
+        train(2)  # compiled
+    for _ in range(given.repeat):  # in turns
+        for way, (train, rows) in ways.items():
+            each = min(updates, 200) if way == "torch" else updates
+            found[way].append(rate(train, rows * each, given.seconds))
+    wall, cpu = ({way: statistics.median(x[i] for x in rates) for way, rates in found.items()} for i in (0, 1))
+    name = f"{case}, {'bf16' if given.bf16 else 'f32'}, {members} members, {updates} updates a step"
+    for way in ways:
+        ratios = [f"{t['system'] / t[way]:.3g}" for t in (wall, cpu)]
+        print(f"| {name} | {way} | {wall[way]:,.0f} | {cpu[way]:,.0f} | {ratios[0]} | {ratios[1]} |", flush=True)
+
+
+def exploit(given: argparse.Namespace) -> None:
+    """A fifth of the members copies another one."""
+    members = given.members or 1024
+    task = JaxTask(Training(MLP(784, 512, 512, 10), 128, 1, False))
+    group = task.group(CONFIG)
+    stack = task.stack(group, members)
+    rows = np.random.default_rng(0).permutation(members)[: 2 * (members // 5)].tolist()
+    to, origin = rows[: members // 5], rows[members // 5 :]
+    seconds = []
+    for _ in range(given.repeat * 5 + 2):
+        begun = time.perf_counter()
+        stack.copy(to, stack, origin)
+        jax.block_until_ready(stack.leaves)
+        seconds.append(time.perf_counter() - begun)
+    print(
+        f"exploit: {len(to)} of {members} MLPs 784-512-512-10 copied in {1e3 * statistics.median(seconds[2:]):.3g} ms"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", nargs="+", choices=[*CASES, "exploit"], default=["digits"])
+    parser.add_argument("--members", type=int, help="by default what the case says")
+    parser.add_argument("--updates", type=int, help="updates a step of the study; between two of them members decide")
+    parser.add_argument("--chunk", type=int, help="members trained at a time; all by default")
+    parser.add_argument("--every", type=int, default=0, help="every so many jobs checkpoints are written; 0: none")
+    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16, with weights in float32")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement")
+    parser.add_argument("--repeat", type=int, default=3)
+    given = parser.parse_args()
+    print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}")
+    print("| case | way | member-steps/s | per s of CPU | system is | of CPU |\n|---|---|--:|--:|--:|--:|", flush=True)
+    for case in given.case:
+        exploit(given) if case == "exploit" else measured(case, given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,391 @@
+"""Populations in JAX: one compiled program trains all members, and a copy of a member never leaves the device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunesmith.execution.stacks import STEPS, Columns, Group, Layout, StackedTask
+
+if TYPE_CHECKING:
+    import jax
+    from jax.sharding import Mesh, NamedSharding
+
+Leaves = tuple[Any, ...]  # the arrays of a state, in the order of the layout
+
+_AXIS = "members"
+_HINT = "a hyperparameter that Python code or a shape depends on must be static: JaxTask(..., static=('width', ...))"
+
+
+class JaxTask(StackedTask):
+    """Training code in JAX.
+
+    ``pure`` has two functions without side effects, of one member; its state is any pytree of arrays::
+
+        init(config, key) -> state
+        step(state, config, key) -> (state, metrics)
+
+    ``config`` has the hyperparameters by name: static ones as Python values, the others as scalars (float32 or int32)
+    that may be traced. ``key`` is a random key: ``init``'s belongs to the trial, ``step``'s to the trial and the step,
+    so a state needs none of its own. ``metrics`` are scalars by name, or one scalar. A step should be many updates of
+    the weights (``jax.lax.scan``). Where ``pure`` has an attribute ``data``, a pytree of arrays, both functions get it
+    as their last argument: it is put on the device once, and is no part of the compiled program.
+
+    Args:
+        pure: see above.
+        devices: the devices that share the members; by default the first of ``jax.devices()``.
+        cache: directory where compiled programs are kept for the next run (it holds for the whole process).
+        others: see :class:`tunesmith.execution.stacks.StackedTask`.
+    """
+
+    def __init__(
+        self,
+        pure: Any,
+        *,
+        devices: Sequence[jax.Device] | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        **others: Any,
+    ) -> None:
+        super().__init__(pure, **others)
+        self.devices = None if devices is None else tuple(devices)
+        self.cache = None if cache is None else os.fspath(cache)
+        self._made: dict[Any, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_made": {}}  # programs are compiled anew in another process
+
+    def layout(self, group: Group) -> Layout:
+        """The tree of a state with the shapes and types of its arrays."""
+        return self._once(("layout", group), lambda: self._shape(group))  # type: ignore[no-any-return]
+
+    def stack(self, group: Group, rows: int) -> JaxStack:
+        """All zero, on the devices."""
+        jnp = _jax().numpy
+        _, names, kinds = self.layout(group)
+        leaves = tuple(self.place(jnp.zeros((rows, *kind.shape), kind.dtype)) for kind in kinds)
+        return JaxStack(self, names, leaves)
+
+    def capacity(self, members: int, most: int) -> int:
+        """As many rows on every device."""
+        count = len(self.devices or (None,))
+        return -(-super().capacity(members, most) // count) * count
+
+    # -- devices
+
+    @property
+    def sharding(self) -> NamedSharding | None:
+        """How stacks lie on several devices: rows are dealt out; None on one device."""
+        return None if self.devices is None or len(self.devices) < 2 else self._once("sharding", self._shard)
+
+    def place(self, array: Any) -> Any:
+        """An array with a row a member, where it belongs."""
+        jax = _jax()
+        if self.sharding is not None:
+            return jax.device_put(array, self.sharding)
+        return jax.device_put(array, self.devices[0]) if self.devices else jax.numpy.asarray(array)
+
+    def _shard(self) -> NamedSharding:
+        from jax.sharding import NamedSharding
+
+        return NamedSharding(self._mesh(), _spec(_AXIS))
+
+    def _mesh(self) -> Mesh:
+        from jax.sharding import Mesh
+
+        return Mesh(np.array(self.devices), (_AXIS,))
+
+    @property
+    def data(self) -> Any:
+        """The data, on all devices."""
+        return self._once("data", self._put_data)
+
+    def _put_data(self) -> Any:
+        jax = _jax()
+        data = getattr(self.pure, "data", None)
+        if self.sharding is None:
+            return jax.device_put(data, self.devices[0] if self.devices else None)
+        from jax.sharding import NamedSharding
+
+        return jax.device_put(data, NamedSharding(self._mesh(), _spec()))
+
+    # -- programs
+
+    def program(self, group: Group, what: str, chunk: int = 1) -> Callable[..., Any]:
+        """A compiled function: ``"init"`` or ``"run"``; see :class:`_Programs`."""
+        return self._once((what, group, chunk), lambda: self._compile(group, what, chunk))  # type: ignore[no-any-return]
+
+    def _compile(self, group: Group, what: str, chunk: int) -> Callable[..., Any]:
+        jax = _jax()
+        if self.cache is not None:
+            jax.config.update("jax_compilation_cache_dir", self.cache)
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        programs = _Programs(self, group, chunk)
+        if what == "init":
+            return jax.jit(programs.init)  # type: ignore[no-any-return]
+        run = programs.run
+        if self.sharding is not None:
+            rows, whole, columns = _spec(_AXIS), _spec(), _spec(None, _AXIS)
+            given = (rows, rows, rows, rows, whole, whole)
+            run = jax.shard_map(run, mesh=self._mesh(), in_specs=given, out_specs=(rows, columns), check_vma=False)
+        return jax.jit(run, donate_argnums=0)  # type: ignore[no-any-return]
+
+    def _shape(self, group: Group) -> Layout:
+        jax = _jax()
+        begin: Any = _Programs(self, group, 1).begin
+        state = jax.eval_shape(begin, _example(group), _seed([0])[0], self.data)
+        paths, tree = jax.tree.flatten_with_path(state)
+        for path, leaf in paths:
+            if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                raise TypeError(
+                    f"the state{jax.tree_util.keystr(path)} is a random key: use the key that step is given"
+                )
+        names = tuple(jax.tree_util.keystr(path, simple=True, separator=".") or "state" for path, _ in paths)
+        return Layout(tree, names, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for _, leaf in paths))
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+
+class _Programs:
+    """What is compiled for a group: functions of leaves [rows, ...], hyperparameters [rows] and seeds [rows, 2]."""
+
+    def __init__(self, task: JaxTask, group: Group, chunk: int) -> None:
+        self.task, self.group, self.chunk = task, group, chunk
+
+    def init(self, configs: dict[str, Any], seeds: Any, data: Any) -> Leaves:
+        """States at step 0, made one after the other, so that each is the same in whatever company."""
+        jax = _jax()
+        return tuple(jax.lax.map(lambda one: jax.tree.leaves(self.begin(one[0], one[1], data)), (configs, seeds)))
+
+    def begin(self, config: dict[str, Any], seed: Any, data: Any) -> Any:
+        """The state of one member at step 0."""
+        state = self.task.pure.init({**self.group.static, **config}, _key(seed), *_given(data))
+        return _jax().tree.map(_jax().numpy.asarray, state)
+
+    def run(
+        self, leaves: Leaves, configs: dict[str, Any], seeds: Any, steps: Any, count: Any, data: Any
+    ) -> tuple[Leaves, Any]:
+        """Train for ``count`` steps; metrics [STEPS, rows], of which the first ``count`` count."""
+        jax = _jax()
+        members = (leaves, configs, seeds, steps)
+        rows = steps.shape[0]
+        train = partial(self._train, count=count, data=data)
+        if rows == 1:
+            done, metrics = train(*jax.tree.map(lambda a: a[0], members), step=self._step)
+            return jax.tree.map(lambda a: a[None], done), jax.tree.map(lambda a: a[:, None], metrics)
+        if rows <= self.chunk:
+            return train(*members, step=jax.vmap(self._step, in_axes=(0, 0, 0, 0, None)))
+        size = None if self.chunk == 1 else self.chunk
+        done, metrics = jax.lax.map(lambda one: train(*one, step=self._step), members, batch_size=size)
+        return done, jax.tree.map(lambda a: a.T, metrics)
+
+    def _train(
+        self, leaves: Leaves, configs: Any, seeds: Any, steps: Any, *, count: Any, data: Any, step: Any
+    ) -> tuple[Leaves, Any]:
+        """So many steps of one member, or of a chunk of them."""
+        jax = _jax()
+        kinds = jax.eval_shape(step, leaves, configs, seeds, steps, data)[1]
+        room = jax.tree.map(lambda kind: jax.numpy.zeros((STEPS, *kind.shape), kind.dtype), kinds)
+
+        def advance(i: Any, carry: tuple[Leaves, Any]) -> tuple[Leaves, Any]:
+            before, metrics = carry
+            after, now = step(before, configs, seeds, steps + i, data)
+            return after, jax.tree.map(lambda a, b: a.at[i].set(b), metrics, now)
+
+        return jax.lax.fori_loop(0, count, advance, (leaves, room))  # type: ignore[no-any-return]
+
+    def _step(self, leaves: Leaves, config: Any, seed: Any, step: Any, data: Any) -> tuple[Leaves, Any]:
+        """One step of one member."""
+        jax = _jax()
+        tree, names, kinds = self.task.layout(self.group)
+        key = jax.random.fold_in(_key(seed), step + 1)
+        state = jax.tree.unflatten(tree, leaves)
+        try:
+            state, metrics = self.task.pure.step(state, {**self.group.static, **config}, key, *_given(data))
+        except jax.errors.ConcretizationTypeError as error:
+            error.add_note(_HINT)
+            raise
+        after, same = jax.tree.flatten(state)
+        if same != tree:
+            raise TypeError(f"step must return a state of the structure that init has made, {tree}, not {same}")
+        after = tuple(jax.numpy.asarray(leaf) for leaf in after)
+        for name, leaf, kind in zip(names, after, kinds, strict=True):
+            if (leaf.shape, leaf.dtype) != (kind.shape, kind.dtype):
+                raise TypeError(f"step made {leaf.dtype}{list(leaf.shape)} of the state's {name}, which init has made "
+                                f"{kind.dtype}{list(kind.shape)}")  # fmt: skip
+        if not isinstance(metrics, Mapping):
+            metrics = {"": metrics}
+        scalars = {name: jax.numpy.asarray(value, float) for name, value in metrics.items()}
+        for name, value in scalars.items():
+            if value.shape:
+                raise TypeError(f"the metric {name!r} has the shape {value.shape}: it must be a scalar")
+        return after, scalars
+
+
+class JaxStack:
+    """Arrays with a row a member."""
+
+    def __init__(self, task: JaxTask, names: tuple[str, ...], leaves: Leaves) -> None:
+        self.task, self.names, self.leaves = task, names, leaves
+
+    @property
+    def rows(self) -> int:
+        """How many states it holds."""
+        return int(self.leaves[0].shape[0])
+
+    @property
+    def broken(self) -> bool:
+        """Whether its buffers are gone."""
+        return any(leaf.is_deleted() for leaf in self.leaves)
+
+    def init(
+        self, rows: Sequence[int], group: Group, configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]
+    ) -> None:
+        """States at step 0; see :class:`tunesmith.execution.stacks.Stack` for these methods."""
+        size = _power(len(rows))
+        fill = [0] * (size - len(rows))
+        configs, seeds = [*configs, *(configs[i] for i in fill)], [*seeds, *(seeds[i] for i in fill)]
+        leaves = self.task.program(group, "init")(_columns(group, configs), _seed(seeds), self.task.data)
+        self._put(rows, leaves, range(len(rows)))
+
+    def copy(self, rows: Sequence[int], source: Any, sources: Sequence[int]) -> None:
+        """A gather and a scatter in one program."""
+        self._put(rows, source.leaves, sources)
+
+    def take(self, rows: Sequence[int]) -> JaxStack:
+        """A gather."""
+        leaves = _mover(_take)(self.leaves, np.asarray(rows, np.int32))
+        sharding = self.task.sharding
+        if sharding is not None and len(rows) % sharding.num_devices == 0:
+            leaves = tuple(_jax().device_put(leaf, sharding) for leaf in leaves)
+        return JaxStack(self.task, self.names, leaves)
+
+    def grown(self, rows: int) -> JaxStack:
+        """Zeros with these rows put in."""
+        zeros = _jax().numpy.zeros
+        place = self.task.place
+        larger = JaxStack(
+            self.task, self.names, tuple(place(zeros((rows, *leaf.shape[1:]), leaf.dtype)) for leaf in self.leaves)
+        )
+        larger.copy(range(self.rows), self, range(self.rows))
+        return larger
+
+    def load(self, rows: Sequence[int], trees: Sequence[Any]) -> None:
+        """From the host."""
+        for tree in trees:
+            found = {name: (array.shape, str(array.dtype)) for name, array in tree.items()}
+            wanted = {
+                name: (leaf.shape[1:], str(leaf.dtype)) for name, leaf in zip(self.names, self.leaves, strict=True)
+            }
+            if found != wanted:
+                raise ValueError(f"the saved state has {found}, this configuration needs {wanted}")
+        size = _power(len(rows))
+        trees = [*trees, *[trees[0]] * (size - len(rows))]
+        self._put(rows, tuple(np.stack([tree[name] for tree in trees]) for name in self.names), range(len(rows)))
+
+    def trees(self) -> list[dict[str, Any]]:
+        """On the host, by the names of the leaves."""
+        arrays = [np.asarray(leaf) for leaf in self.leaves]
+        return [{name: array[i] for name, array in zip(self.names, arrays, strict=True)} for i in range(self.rows)]
+
+    def run(
+        self,
+        group: Group,
+        configs: Sequence[Mapping[str, Any]],
+        seeds: Sequence[int],
+        steps: Sequence[int],
+        count: int,
+        chunk: int,
+    ) -> Columns:
+        """One launch."""
+        if count > STEPS:
+            raise ValueError(f"count={count} must be at most {STEPS}")
+        place = self.task.place
+        program = self.task.program(group, "run", chunk)
+        arguments = (_columns(group, configs), _seed(seeds), np.asarray(steps, np.int32))
+        placed = _jax().tree.map(place, arguments)
+        self.leaves, metrics = program(self.leaves, *placed, np.int32(count), self.task.data)
+        return {name or None: np.asarray(values)[:count] for name, values in metrics.items()}
+
+    def _put(self, rows: Sequence[int], leaves: Leaves, sources: Sequence[int]) -> None:
+        """Rows beyond the last one are dropped: they fill up to a power of two, so that few programs are compiled."""
+        fill = _power(len(rows)) - len(rows)
+        to = np.asarray([*rows, *[self.rows] * fill], np.int32)
+        origin = np.asarray([*sources, *[0] * fill], np.int32)
+        if leaves is self.leaves:
+            self.leaves = _mover(_move, self.task.sharding)(leaves, to, origin)
+        else:
+            self.leaves = _mover(_put, self.task.sharding)(self.leaves, to, leaves, origin)
+
+
+# -- helpers ------------------------------------------------------------------------------------------------------
+
+
+def _move(leaves: Leaves, to: Any, origin: Any) -> Leaves:
+    return tuple(leaf.at[to].set(leaf[origin], mode="drop") for leaf in leaves)
+
+
+def _put(leaves: Leaves, to: Any, others: Leaves, origin: Any) -> Leaves:
+    return tuple(leaf.at[to].set(other[origin], mode="drop") for leaf, other in zip(leaves, others, strict=True))
+
+
+def _take(leaves: Leaves, rows: Any) -> Leaves:
+    return tuple(leaf[rows] for leaf in leaves)
+
+
+@cache
+def _mover(function: Callable[..., Leaves], sharding: NamedSharding | None = None) -> Callable[..., Leaves]:
+    """The compiled function; one that changes leaves does it in place."""
+    in_place = {} if function is _take else {"donate_argnums": 0}
+    where = {} if sharding is None else {"out_shardings": sharding}
+    return _jax().jit(function, **in_place, **where)  # type: ignore[no-any-return]
+
+
+def _jax() -> Any:
+    try:
+        import jax
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("a JaxTask needs JAX: pip install 'tunesmith[jax]'") from error
+    return jax
+
+
+def _spec(*axes: str | None) -> Any:
+    partition: Any = _jax().sharding.PartitionSpec
+    return partition(*axes)
+
+
+def _key(seed: Any) -> Any:
+    random = _jax().random
+    return random.fold_in(random.key(seed[0]), seed[1])
+
+
+def _given(data: Any) -> tuple[Any, ...]:
+    return () if data is None else (data,)
+
+
+def _power(count: int) -> int:
+    return 1 << (count - 1).bit_length()
+
+
+def _seed(seeds: Sequence[int]) -> Any:
+    """Seeds in [0, 2**63) as [n, 2] halves."""
+    return np.array([(seed & 0xFFFFFFFF, seed >> 32) for seed in seeds], np.uint32)
+
+
+def _kind(kind: type) -> Any:
+    return _jax().dtypes.canonicalize_dtype(kind)
+
+
+def _example(group: Group) -> dict[str, Any]:
+    return {name: _jax().ShapeDtypeStruct((), _kind(kind)) for name, kind in group.varying.items()}
+
+
+def _columns(group: Group, configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What varies: [n] by name."""
+    return {name: np.array([config[name] for config in configs], _kind(kind)) for name, kind in group.varying.items()}

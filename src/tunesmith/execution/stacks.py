@@ -1,0 +1,219 @@
+"""Tasks whose members can be trained together: their states are stacked, one row a member.
+
+A *stack* holds the states of members of one shape on a device, along axis 0 of every array. A *group* is what members
+must have in common to be trained by one program: the hyperparameters that are static, and the types of the others.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.execution.base import current_job
+
+Columns = dict[str | None, NDArray[np.float64]]
+"""Metrics by name, [steps, members]; the name is None where the training gives a number alone."""
+
+NUMERIC = (int, float)
+STEPS = 32  #: steps of a study that one launch takes at most
+
+
+@dataclass(frozen=True)
+class Group:
+    """What one program is made for.
+
+    Attributes:
+        key: what tells it from others.
+        static: the hyperparameters that have one value in the program.
+        varying: the names of those that every member has its own value of, with their types.
+    """
+
+    key: tuple[tuple[str, str], ...]
+    static: Mapping[str, Any] = field(compare=False)
+    varying: Mapping[str, type] = field(compare=False)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], static: Sequence[str]) -> Group:
+        """The group of a configuration: what is not a number is static, whether it is declared so or not."""
+        varying = {name: type(value) for name, value in config.items() if type(value) in NUMERIC and name not in static}
+        fixed = {name: value for name, value in config.items() if name not in varying}
+        key = [(name, repr(value)) for name, value in fixed.items()]
+        key += [(name, kind.__name__) for name, kind in varying.items()]
+        return cls(tuple(sorted(key)), fixed, varying)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.static.items()) or "all members"
+
+
+class Layout(NamedTuple):
+    """What the states of a group look like: its equals can be copied.
+
+    Attributes:
+        tree: how they are put together.
+        names: of the arrays in them.
+        kinds: shapes and types of the arrays.
+    """
+
+    tree: Any
+    names: tuple[str, ...]
+    kinds: tuple[Any, ...]
+
+
+class Stack(Protocol):
+    """The states of some members. What changes them changes them in place; rows may be named more than once."""
+
+    @property
+    def rows(self) -> int:
+        """How many states it holds."""
+        ...
+
+    @property
+    def broken(self) -> bool:
+        """Whether a program that has failed took the states with it."""
+        ...
+
+    def init(
+        self, rows: Sequence[int], group: Group, configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]
+    ) -> None:
+        """Put states at step 0 into some rows. A seed is a number in [0, 2**63)."""
+        ...
+
+    def copy(self, rows: Sequence[int], source: Stack, sources: Sequence[int]) -> None:
+        """Put states of a stack of the same layout, which may be this one, into some rows, as if all at once."""
+        ...
+
+    def take(self, rows: Sequence[int]) -> Stack:
+        """A new stack of copies of some rows."""
+        ...
+
+    def grown(self, rows: int) -> Stack:
+        """A stack of so many rows, the first of which are these."""
+        ...
+
+    def load(self, rows: Sequence[int], trees: Sequence[Any]) -> None:
+        """Put states that ``trees`` has given into some rows.
+
+        Raises:
+            ValueError: one has not the names and shapes of this stack's states.
+        """
+        ...
+
+    def trees(self) -> list[Any]:
+        """The states on the host, one tree a row; another thread may call it."""
+        ...
+
+    def run(
+        self,
+        group: Group,
+        configs: Sequence[Mapping[str, Any]],
+        seeds: Sequence[int],
+        steps: Sequence[int],
+        count: int,
+        chunk: int,
+    ) -> Columns:
+        """Train all rows for ``count`` steps, from the steps where they stand, and wait until it is done.
+
+        Members are trained in chunks of so many at once, one chunk after the other; a chunk of 1 is not vectorised.
+        """
+        ...
+
+
+@dataclass
+class _Member:
+    """One member trained by itself."""
+
+    stack: Stack
+    group: Group
+    step: int
+
+
+class StackedTask(ABC):
+    """Training code for many members as one program; the executor for it is :class:`Vectorised`.
+
+    It is a ``Task``, too: of one member by itself, so that every other executor runs it.
+
+    Args:
+        pure: an object with the functions ``init`` and ``step``; what they get is said by the subclass.
+        static: names of hyperparameters that have one value in a program, since shapes or Python code depend on them.
+            What is not a number is static in any case. By default what ``pure.static`` says.
+        members: how many are trained at once; by default the population of the scheduler, else 64.
+        chunk: how many members a program trains at a time, one chunk after the other; 1 trains them one by one,
+            without vectorisation. By default all together and one by one are both timed, and the faster is kept.
+        checkpoint_every: every how many jobs of a member its state is written to disk. The last one always is.
+    """
+
+    def __init__(
+        self,
+        pure: Any,
+        *,
+        static: Sequence[str] | None = None,
+        members: int | None = None,
+        chunk: int | None = None,
+        checkpoint_every: int = 1,
+    ) -> None:
+        missing = [name for name in ("init", "step") if not callable(getattr(pure, name, None))]
+        if missing:
+            raise TypeError(f"{pure!r} lacks {' and '.join(missing)}: it needs the functions init and step")
+        static = getattr(pure, "static", ()) if static is None else static
+        if isinstance(static, str):
+            raise TypeError(f"static={static!r} must be names: static=({static!r},)")
+        for name, value in (("members", members), ("chunk", chunk), ("checkpoint_every", checkpoint_every)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name}={value!r} must be a whole number, at least 1")
+        self.pure, self.static = pure, tuple(static)
+        self.members, self.chunk, self.checkpoint_every = members, chunk, checkpoint_every
+
+    def group(self, config: Mapping[str, Any]) -> Group:
+        """The group of a configuration."""
+        return Group.of(config, self.static)
+
+    @abstractmethod
+    def layout(self, group: Group) -> Layout:
+        """What a state of this group looks like."""
+
+    @abstractmethod
+    def stack(self, group: Group, rows: int) -> Stack:
+        """A stack for states of this group, all zero."""
+
+    def capacity(self, members: int, most: int) -> int:
+        """The rows of a program for so many members: the next power of two, so that few programs are compiled."""
+        return min(1 << (members - 1).bit_length(), max(most, members))
+
+    # -- one member by itself: the protocol of Task
+
+    def init(self, config: Mapping[str, Any], rng: np.random.Generator) -> _Member:
+        """The state at step 0."""
+        group = self.group(config)
+        state = _Member(self.stack(group, self.capacity(1, 1)), group, 0)
+        state.stack.init([0], group, [config], [current_job().seed])
+        return state
+
+    def step(self, state: _Member, config: Mapping[str, Any]) -> tuple[_Member, Any]:
+        """One step of training."""
+        rows = state.stack.rows
+        seeds = [current_job().seed] * rows
+        columns = state.stack.run(state.group, [config] * rows, seeds, [state.step] * rows, 1, 1)
+        state.step += 1
+        return state, row_of(columns, 0, 0)
+
+    def save(self, state: _Member) -> dict[str, Any]:
+        """The step and the arrays of the state, by their places in it."""
+        return {"step": state.step, "state": state.stack.take([0]).trees()[0]}
+
+    def load(self, tree: Mapping[str, Any], config: Mapping[str, Any]) -> _Member:
+        """The state again."""
+        group = self.group(config)
+        state = _Member(self.stack(group, self.capacity(1, 1)), group, tree["step"])
+        state.stack.load([0], [tree["state"]])
+        return state
+
+
+def row_of(columns: Columns, step: int, member: int) -> dict[str | None, float] | float:
+    """The metrics of a member at a step, as training code gives them."""
+    row = {name: float(values[step, member]) for name, values in columns.items()}
+    return row.get(None, row)

@@ -1,0 +1,226 @@
+"""Populations in PyTorch: the parameters of all members are stacked, and ``torch.func.vmap`` trains them together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunesmith.execution.stacks import Columns, Group, Layout, StackedTask
+from tunesmith.rng import subseed
+
+if TYPE_CHECKING:
+    import torch
+
+Leaves = list[Any]  # the tensors of a state, in the order of the layout
+
+
+class TorchTask(StackedTask):
+    """Training code in PyTorch.
+
+    ``pure`` has functions without side effects, of one member; its state is a tree (dicts, lists, tuples) of tensors::
+
+        init(config, generator) -> state
+        draw(config, generator) -> tree of tensors
+        step(state, config, drawn) -> (state, metrics)
+
+    ``config`` has the hyperparameters by name: static ones as Python values; the others are numbers for ``init`` and
+    ``draw``, and tensors without dimensions for ``step``. ``generator`` is on the CPU: ``init``'s belongs to the trial,
+    ``draw``'s to the trial and the step. ``draw`` makes whatever is random in a step, such as the rows of its
+    minibatches; without it ``drawn`` is None. ``step`` is vectorised: gradients come from ``torch.func.grad``, a module
+    is called by ``torch.func.functional_call``. ``metrics`` are scalars by name, or one scalar.
+
+    Args:
+        pure: see above.
+        device: where the members are; by default the GPU, if there is one.
+        compile: whether ``torch.compile`` compiles the step.
+        others: see :class:`tunesmith.execution.stacks.StackedTask`.
+    """
+
+    def __init__(
+        self, pure: Any, *, device: torch.device | str | None = None, compile: bool = False, **others: Any
+    ) -> None:
+        super().__init__(pure, **others)
+        self._device, self.compile = device, compile
+        self._made: dict[Any, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_made": {}}  # programs are compiled anew in another process
+
+    @property
+    def device(self) -> Any:
+        """Where the members are."""
+        torch = _torch()
+        return torch.device(self._device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+    def layout(self, group: Group) -> Layout:
+        """The tree of a state with the shapes and types of its tensors."""
+        if group not in self._made:
+            config = {**group.static, **{name: kind(1) for name, kind in group.varying.items()}}
+            names, leaves, tree = _flat(self.pure.init(config, _generator(0)))
+            kinds = tuple((tuple(leaf.shape), leaf.dtype) for leaf in leaves)
+            self._made[group] = Layout(tree, names, kinds)
+        return self._made[group]  # type: ignore[no-any-return]
+
+    def stack(self, group: Group, rows: int) -> TorchStack:
+        """All zero, on the device."""
+        torch = _torch()
+        tree, names, kinds = self.layout(group)
+        leaves = [torch.zeros((rows, *shape), dtype=kind, device=self.device) for shape, kind in kinds]
+        return TorchStack(self, names, tree, leaves)
+
+    def program(self, group: Group, chunk: int) -> Callable[..., Any]:
+        """A step of stacked members: leaves, hyperparameters and what was drawn give leaves and metrics [rows]."""
+        key = (group, chunk)
+        if key not in self._made:
+            self._made[key] = self._program(group, chunk)
+        return self._made[key]  # type: ignore[no-any-return]
+
+    def _program(self, group: Group, chunk: int) -> Callable[..., Any]:
+        torch = _torch()
+        from torch.utils import _pytree as trees
+
+        tree, _, kinds = self.layout(group)
+        draws = hasattr(self.pure, "draw")
+
+        def step(leaves: Leaves, config: dict[str, Any], drawn: Any) -> tuple[Leaves, dict[str, Any]]:
+            state = trees.tree_unflatten(leaves, tree)
+            state, metrics = self.pure.step(state, {**group.static, **config}, drawn if draws else None)
+            after, same = trees.tree_flatten(state)
+            found = tuple((tuple(leaf.shape), leaf.dtype) for leaf in after)
+            if same != tree or found != kinds:
+                raise TypeError(f"step must return a state like the one that init has made, {tree} of {kinds}; "
+                                f"it has returned {same} of {found}")  # fmt: skip
+            metrics = metrics if isinstance(metrics, Mapping) else {"": metrics}
+            return after, {name: torch.as_tensor(value).double() for name, value in metrics.items()}
+
+        one = torch.compile(step) if self.compile and chunk == 1 else step
+        if chunk > 1:
+            together = torch.func.vmap(step, in_dims=0, chunk_size=chunk)
+            return torch.compile(together) if self.compile else together  # type: ignore[no-any-return]
+
+        def in_turn(*stacked: Any) -> Any:
+            rows = len(stacked[0][0])
+            results = [one(*trees.tree_map(lambda a, i=i: a[i], stacked)) for i in range(rows)]
+            return trees.tree_map(lambda *members: torch.stack(members), *results)
+
+        return in_turn
+
+
+class TorchStack:
+    """Tensors with a row a member; see :class:`tunesmith.execution.stacks.Stack` for the methods."""
+
+    broken = False
+
+    def __init__(self, task: TorchTask, names: tuple[str, ...], tree: Any, leaves: Leaves) -> None:
+        self.task, self.names, self.tree, self.leaves = task, names, tree, leaves
+
+    @property
+    def rows(self) -> int:
+        """How many states it holds."""
+        return len(self.leaves[0])
+
+    def init(
+        self, rows: Sequence[int], group: Group, configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]
+    ) -> None:
+        """One after the other."""
+        for row, config, seed in zip(rows, configs, seeds, strict=True):
+            _, leaves, _ = _flat(self.task.pure.init(dict(config), _generator(seed)))
+            for leaf, new in zip(self.leaves, leaves, strict=True):
+                leaf[row] = new.detach()
+
+    def copy(self, rows: Sequence[int], source: Any, sources: Sequence[int]) -> None:
+        """A gather and a scatter."""
+        to, origin = self._index(rows), self._index(sources)
+        for leaf, other in zip(self.leaves, source.leaves, strict=True):
+            leaf[to] = other[origin]
+
+    def take(self, rows: Sequence[int]) -> TorchStack:
+        """A gather."""
+        index = self._index(rows)
+        return TorchStack(self.task, self.names, self.tree, [leaf[index] for leaf in self.leaves])
+
+    def grown(self, rows: int) -> TorchStack:
+        """Zeros with these rows put in."""
+        larger = [leaf.new_zeros((rows, *leaf.shape[1:])) for leaf in self.leaves]
+        stack = TorchStack(self.task, self.names, self.tree, larger)
+        stack.copy(range(self.rows), self, range(self.rows))
+        return stack
+
+    def load(self, rows: Sequence[int], trees: Sequence[Any]) -> None:
+        """From the host."""
+        wanted = {name: (tuple(leaf.shape[1:]), leaf.dtype) for name, leaf in zip(self.names, self.leaves, strict=True)}
+        for row, tree in zip(rows, trees, strict=True):
+            found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tree.items()}
+            if found != wanted:
+                raise ValueError(f"the saved state has {found}, this configuration needs {wanted}")
+            for name, leaf in zip(self.names, self.leaves, strict=True):
+                leaf[row] = tree[name].to(leaf.device)
+
+    def trees(self) -> list[dict[str, Any]]:
+        """On the host, by the names of the leaves."""
+        tensors = [leaf.cpu() for leaf in self.leaves]
+        return [{name: tensor[i] for name, tensor in zip(self.names, tensors, strict=True)} for i in range(self.rows)]
+
+    def run(
+        self,
+        group: Group,
+        configs: Sequence[Mapping[str, Any]],
+        seeds: Sequence[int],
+        steps: Sequence[int],
+        count: int,
+        chunk: int,
+    ) -> Columns:
+        """One call of the step after the other."""
+        torch = _torch()
+        program = self.task.program(group, 1 if self.rows == 1 else chunk)
+        columns = {
+            name: torch.tensor([config[name] for config in configs], device=self.task.device) for name in group.varying
+        }
+        told = []
+        with torch.no_grad():
+            for offset in range(count):
+                drawn = self._drawn(configs, seeds, [step + offset for step in steps])
+                self.leaves, metrics = program(self.leaves, columns, drawn)
+                told.append(metrics)
+            return {name or None: np.stack([row[name].cpu().numpy() for row in told]) for name in told[0]}
+
+    def _drawn(self, configs: Sequence[Mapping[str, Any]], seeds: Sequence[int], steps: Sequence[int]) -> Any:
+        """What is random in a step of every member, stacked."""
+        torch = _torch()
+        draw = getattr(self.task.pure, "draw", None)
+        if draw is None:
+            return ()
+        from torch.utils import _pytree as trees
+
+        drawn = [
+            draw(dict(config), _generator(subseed(seed, "step", step)))
+            for config, seed, step in zip(configs, seeds, steps, strict=True)
+        ]
+        return trees.tree_map(lambda *members: torch.stack(members).to(self.task.device), *drawn)
+
+    def _index(self, rows: Sequence[int]) -> Any:
+        return _torch().as_tensor(list(rows), device=self.task.device)
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("a TorchTask needs PyTorch: pip install 'tunesmith[torch]'") from error
+    return torch
+
+
+def _generator(seed: int) -> Any:
+    return _torch().Generator().manual_seed(seed)
+
+
+def _flat(state: Any) -> tuple[tuple[str, ...], Leaves, Any]:
+    """The names of the leaves of a state, the leaves, and its tree."""
+    from torch.utils import _pytree as trees
+
+    paths, tree = trees.tree_flatten_with_path(state)
+    names = tuple(".".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path) for path, _ in paths)
+    leaves = [_torch().as_tensor(leaf) for _, leaf in paths]
+    return tuple(name or "state" for name in names), leaves, tree

@@ -1,0 +1,358 @@
+"""What holds of the vectorised executor with every backend. ``Toy`` counts its steps, and mixes every hyperparameter
+that it was ever given into one whole number, so that a step that is lost, repeated or begun from wrong weights shows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from contextlib import closing
+from importlib import import_module
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tunesmith as ts
+from tunesmith.execution import Checkpoints, Inline, Options, Vectorised, drive
+from tunesmith.execution.base import Target
+from tunesmith.records import Asked, Checkpointed, Failed, Told
+from tunesmith.testing import ExecutorConformance
+
+SPACE = ts.Space({"lr": ts.Float(0.125, 1.0), "k": ts.Integer(1, 9)})
+WIDE = ts.Space({**SPACE, "width": ts.Categorical([2, 3])})
+
+SCHEDULERS = {
+    "pbt": ts.schedulers.PBT(population=6, ready=3, steps=12),
+    "generations": ts.schedulers.PBT(population=6, ready=3, steps=12, synchronous=True),
+    "asha": ts.schedulers.ASHA(9),
+    "hyperband": ts.schedulers.Hyperband(9),
+    "full": ts.schedulers.Full(7),
+}
+
+
+def options(root, **others):
+    return Options(("score",), str(root), report_seconds=60.0, **others)
+
+
+def mixed(x, config):
+    return (17 * x + int(np.float32(config["lr"]) * 2**12) + config["k"]) % 4093
+
+
+def story(study):
+    """The log without the names of the workers, their seconds, and checkpoints."""
+    told = [event for event in study.events() if type(event) in (Asked, Told, Failed)]
+    return [
+        {name: getattr(event, name) for name in event.__struct_fields__ if name not in ("worker", "seconds", "seen")}
+        for event in told
+    ]
+
+
+def trials(study):
+    return [(t.config, t.parent, t.start, t.step, t.status, t.values("score")) for t in study.trials]
+
+
+class Stacked(ExecutorConformance):
+    """Subclasses supply ``task(**options)``: ``Toy`` for their backend, whose state is a tree with ``x`` and ``w``.
+
+    ``every`` is how often checkpoints are written by the process that is killed.
+    """
+
+    every = 1
+
+    def task(self, **given):
+        raise NotImplementedError
+
+    def study(self, scheduler="generations", space=SPACE, **given):
+        number = 12 if scheduler in ("asha", "hyperband", "full") else None
+        given = {"trials": number} | given
+        return ts.Study(space, ts.Goal("score", maximise=True), scheduler=SCHEDULERS[scheduler], **given)
+
+    def trained(self, root, scheduler="generations", space=SPACE, executor=None, **given):
+        study = self.study(scheduler, space, **given)
+        executor = executor or Vectorised(self.task(), options(root), members=6, keep=study.startable)
+        assert drive(study, executor, checkpoints=Checkpoints(root)) == "done"
+        return study
+
+    def jobs(self, executor, jobs):
+        """Run several jobs at once: by ask, the last report with the metrics of all."""
+        for job in jobs:
+            executor.submit(job)
+        ends = {}
+        while not all(report.done for report in ends.values()) or len(ends) < len(jobs):
+            for report in executor.wait(1.0):
+                before = ends.get(report.ask)
+                if before is not None:
+                    metrics = {name: before.metrics[name] + values for name, values in report.metrics.items()}
+                    report = dataclasses.replace(report, start=before.start, metrics=metrics)
+                ends[report.ask] = report
+        return ends
+
+    # -- the suite, where the training differs
+
+    def make(self, train, options):
+        return Vectorised(train, options, members=4)
+
+    def test_a_failure_ends_one_job(self, tmp_path):
+        """One member diverges: its values up to there are told, and the others go on."""
+        with self.executor(tmp_path) as executor:
+            ends = self.jobs(executor, [self.job(0, 0, 5), self.job(1, 0, 5, fails=3), self.job(2, 0, 5, fails=9)])
+            assert ends[0].metrics["score"] == [1.0, 2.0, 3.0, 4.0, 5.0]
+            assert ends[1].metrics["score"][:2] == [1.0, 2.0] and np.isnan(ends[1].metrics["score"][2:]).all()
+            assert len(ends[1].metrics["score"]) == 3 and ends[1].saved is None
+            assert ends[2].metrics["score"] == [1.0, 2.0, 3.0, 4.0, 5.0]
+            assert self.finish(executor, self.job(3, 0, 2))[-1].failure is None
+
+    # -- the same studies as with other executors
+
+    @pytest.mark.parametrize("scheduler", SCHEDULERS)
+    def test_one_at_a_time_it_writes_the_log_that_the_inline_executor_writes(self, scheduler, tmp_path):
+        given = {"sampler": ts.samplers.QMC()}
+        alone = self.trained(tmp_path / "a", scheduler, executor=Inline(self.task(), options(tmp_path / "a")), **given)
+        one = Vectorised(self.task(members=1), options(tmp_path / "b"))
+        stacked = self.trained(tmp_path / "b", scheduler, executor=one, **given)
+        assert story(alone) == story(stacked)
+        assert ts.replay(stacked) == []
+
+    def test_a_population_is_the_same_whoever_trains_it(self, tmp_path):
+        inline = self.trained(tmp_path / "a", executor=Inline(self.task(), options(tmp_path / "a")))
+        together = self.trained(tmp_path / "b")
+        assert trials(inline) == trials(together)
+        for chunk, members in ((4, 6), (8, 5), (None, 6)):
+            task = self.task(chunk=chunk, members=members)
+            other = self.trained(tmp_path / f"{chunk}", executor=Vectorised(task, options(tmp_path / f"{chunk}")))
+            assert trials(inline) == trials(other)
+        assert any(trial.parent is not None for trial in together.trials)
+        assert ts.replay(together) == []
+
+    @pytest.mark.parametrize("scheduler", SCHEDULERS)
+    @pytest.mark.parametrize("every", [1, 3])
+    def test_every_scheduler_to_its_end(self, scheduler, every, tmp_path):
+        space = ts.Space({**SPACE, "batch": ts.Categorical([1, 2])})  # static, but no matter of shapes
+        study = self.study(scheduler, space)
+        executor = Vectorised(self.task(checkpoint_every=every), options(tmp_path), members=6, keep=study.startable)
+        assert drive(study, executor, checkpoints=Checkpoints(tmp_path)) == "done"
+        self.check(study)
+        assert ts.replay(study) == []
+        assert sum(trial.parent is None for trial in study.trials) == study.limit or 6
+
+    def check(self, study):
+        """Every value is what the configurations of the trial and of its ancestors make of it."""
+        state = {}
+        for trial in study.trials:
+            x = 0 if trial.parent is None else state[trial.parent, trial.start]
+            steps, values = trial.values("score")
+            assert steps == list(range(trial.start + 1, trial.step + 1)), trial
+            for step, value in zip(steps, values, strict=True):
+                state[trial.id, step] = x = mixed(x, trial.config)
+                assert value == x, (trial, step)
+
+    # -- forks
+
+    def test_a_fork_is_a_copy_on_the_device_bit_by_bit(self, tmp_path):
+        """The source goes on at the same time, and nothing is on disk that could be loaded."""
+        task = self.task(chunk=8)
+        with closing(Vectorised(task, Options(("score",), None), members=4)) as executor:
+            first = self.jobs(executor, [self.job(n, 0, 2)._replace(seed=n) for n in (0, 1, 3)])
+            fork = ts.Job(2, 2, {"lr": 0.5, "k": 3}, 2, 3, 0, "", 0, forked=2)
+            both = self.jobs(executor, [self.job(0, 2, 3)._replace(ask=10), fork])
+            [room] = executor._rooms._rooms.values()
+            rows = {place: idle.row for place, idle in room.resident.items()}
+            states = room.stack.take([rows[0, 3], rows[2, 3], rows[1, 2]]).trees()
+        assert first[0].saved is None and both[2].start == 2
+        assert np.asarray(states[0]["w"]).tobytes() == np.asarray(states[1]["w"]).tobytes()
+        assert np.asarray(states[0]["w"]).tobytes() != np.asarray(states[2]["w"]).tobytes()
+
+    def test_exploit_reads_nothing_from_disk(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Checkpoints, "load", lambda *a: pytest.fail("read from disk"))
+        for scheduler in ("pbt", "generations"):
+            study = self.trained(tmp_path / scheduler, scheduler)
+            assert any(trial.parent is not None for trial in study.trials)
+            self.check(study)
+
+    @pytest.mark.parametrize("scheduler", ["asha", "hyperband", "pbt"])
+    def test_states_that_are_not_on_disk_stay_in_memory(self, scheduler, tmp_path, monkeypatch):
+        """More of them than there are rows: the first ones in small stacks, the others on the host."""
+        monkeypatch.setattr(Checkpoints, "load", lambda *a: pytest.fail("read from disk"))
+        study = self.study(scheduler, **({} if scheduler == "pbt" else {"trials": 16}))
+        task = self.task(members=2, checkpoint_every=100)
+        executor = Vectorised(task, options(tmp_path), keep=study.startable)
+        most = 0
+
+        def look(study):
+            nonlocal most
+            most = max([most, *(len(room.parked) for room in executor._rooms._rooms.values())])
+
+        monkeypatch.setattr("tunesmith.execution.driver._PROGRESS", 0.0)
+        assert drive(study, executor, checkpoints=Checkpoints(tmp_path), progress=look) == "done"
+        assert most > (2 * 2 if scheduler == "asha" else 2)
+        self.check(study)
+
+    def test_groups_with_other_shapes(self, tmp_path):
+        study = self.trained(tmp_path, "full", WIDE)
+        self.check(study)
+        assert {trial.config["width"] for trial in study.trials} == {2, 3}
+        with closing(Vectorised(self.task(), options(tmp_path), members=4)) as executor:
+            self.jobs(executor, [ts.Job(0, 0, {"lr": 0.5, "k": 1, "width": 2}, 0, 1, None, "", 0)])
+            ends = self.jobs(executor, [ts.Job(1, 1, {"lr": 0.5, "k": 1, "width": 3}, 1, 2, 0, "", 0, forked=1)])
+        assert "other shapes" in ends[1].failure.error and ends[1].failure.kind == "raised"
+
+    # -- members that come, go and fail
+
+    def test_members_that_diverge_fail_alone(self, tmp_path):
+        space = ts.Space({**SPACE, "fails": ts.Integer(1, 20)})
+        study = self.trained(tmp_path, "full", space, trials=24)
+        for trial in study.trials:
+            fails = trial.config["fails"] <= 7
+            assert (trial.kind == "non-finite") == fails
+            assert trial.step == (trial.config["fails"] - 1 if fails else 7)
+        assert {trial.status for trial in study.trials} == {"complete", "failed"}
+        self.check(study)
+        assert ts.replay(study) == []
+
+    def test_a_mistake_in_the_training_ends_the_run_with_its_message(self, tmp_path):
+        study = self.study("full", ts.Space({**SPACE, "wrong": True}))
+        with pytest.raises(ts.TunesmithError, match=r"trials in a row have failed(?s:.)*a mistake on purpose"):
+            drive(study, Vectorised(self.task(), options(tmp_path), members=2), max_failures=3)
+
+    def test_a_missing_metric_is_named(self, tmp_path):
+        executor = Vectorised(self.task(), Options(("accuracy",), str(tmp_path)), members=2)
+        with closing(executor):
+            end = self.finish(executor, self.job(0, 0, 2))[-1]
+        assert "'accuracy'" in end.failure.error and end.metrics == {}
+
+    def test_jobs_of_unequal_lengths_end_where_they_should(self, tmp_path):
+        with self.executor(tmp_path) as executor:
+            ends = self.jobs(executor, [self.job(n, 0, steps) for n, steps in enumerate((1, 7, 40, 3))])
+        assert [len(ends[n].metrics["score"]) for n in range(4)] == [1, 7, 40, 3]
+        assert [ends[n].saved.step for n in range(4)] == [1, 7, 40, 3]
+
+    def test_a_target_ends_the_job_at_its_step(self, tmp_path):
+        space, goal = {"lr": 1.0, "k": 1}, ts.Goal("score", maximise=True)
+        values = list(accumulate(range(20), lambda x, _: mixed(x, space), initial=0))[1:]
+        values = values[: values.index(max(values)) + 1]
+        executor = Vectorised(self.task(), options(tmp_path, target=Target(goal, values[-1])), members=2)
+        with closing(executor):
+            end = self.jobs(executor, [self.job(0, 0, 1000, k=1)])[0]
+        assert end.metrics["score"] == values and len(values) > 3
+        assert end.saved.step == len(values) and end.failure.kind == "lost"
+
+    # -- checkpoints
+
+    def test_progress_is_saved_in_a_long_job_while_it_goes_on(self, tmp_path):
+        given = Options(("score",), str(tmp_path), report_seconds=0.0, checkpoint_seconds=0.0)
+        with closing(Vectorised(self.task(chunk=1), given, members=2)) as executor:
+            executor.submit(self.job(0, 0, 200))
+            reports = self.collect(executor)
+        steps = [report.start + len(report.metrics["score"]) for report in reports]
+        assert steps == sorted(steps) and steps[-1] == 200 and len(steps) >= 6
+        assert [report.saved.step for report in reports] == steps
+        assert [report.start for report in reports] == [0, *steps[:-1]]
+
+    def test_what_is_written_stands_in_the_log_before_its_values(self, tmp_path):
+        study = self.trained(tmp_path)
+        events = study.events()
+        for before, event in pairwise(events):
+            if type(event) is Told:
+                assert type(before) is Checkpointed and (before.trial, before.step) == (event.trial, event.step)
+
+    def test_every_so_many_jobs_and_at_the_end(self, tmp_path):
+        study = self.study("full")
+        executor = Vectorised(self.task(checkpoint_every=3), options(tmp_path), members=2, last=9)
+        with closing(executor):
+            saved = []
+            for ask, until in enumerate(range(1, 10)):
+                end = self.jobs(executor, [self.job(0, until - 1, until)._replace(ask=ask)])[ask]
+                saved.append(end.saved is not None)
+                assert end.start == until - 1
+        assert saved == [False, False, True] * 3
+        assert study.trials.running == {}
+
+    def test_a_full_disk_ends_the_run_and_it_can_go_on(self, tmp_path):
+        root = tmp_path / "states"
+        root.write_text("in the way")
+        study = self.study()
+        with pytest.raises(ts.TunesmithError, match="cannot write checkpoints"):
+            drive(study, Vectorised(self.task(), options(root), members=6))
+        root.unlink()
+        assert drive(study, Vectorised(self.task(), options(root), members=6)) == "done"
+        self.check(study)
+        assert ts.replay(study) == []
+
+    def test_interrupted_every_member_is_saved_and_the_study_goes_on_there(self, tmp_path):
+        study = self.study("full", store=tmp_path / "study.db", trials=4)
+        executor = Vectorised(self.task(), options(tmp_path / "states"), members=4)
+        executor.interrupt()
+        assert drive(study, executor, seconds=0) == "seconds"
+        study = self.study("full", store=tmp_path / "study.db", trials=4)
+        executor = Vectorised(self.task(), options(tmp_path / "states"), members=4)
+        assert drive(study, executor) == "done"
+        self.check(study)
+        assert ts.replay(study) == []
+
+    # -- how members are trained
+
+    def test_too_many_for_the_memory_are_trained_in_chunks(self, tmp_path, monkeypatch, caplog):
+        caplog.set_level("INFO", "tunesmith")
+        task = type(self).task.__wrapped__(chunk=None, members=6)
+        kind = type(task.stack(task.group({"lr": 0.5, "k": 1}), 1))
+        run, chunks = kind.run, []
+
+        def small(stack, group, configs, seeds, steps, count, chunk):
+            chunks.append(chunk)
+            if min(stack.rows, chunk) > 2:
+                raise RuntimeError("RESOURCE_EXHAUSTED: too many")
+            return run(stack, group, configs, seeds, steps, count, chunk)
+
+        monkeypatch.setattr(kind, "run", small)
+        study = self.trained(tmp_path, executor=Vectorised(task, options(tmp_path)))
+        self.check(study)
+        assert 6 in chunks and 3 in chunks and chunks[-1] == 1
+        assert "one after the other" in caplog.text
+
+    # -- a process that is killed
+
+    def test_killed_it_goes_on_from_the_last_checkpoints(self, tmp_path):
+        """A real process, and a real kill. With ``every`` above 1 some steps are trained and told again."""
+        every = self.every
+        store = tmp_path / "study.db"
+        command = [sys.executable, __file__, type(self).__module__.rpartition(".")[2], str(store), str(every)]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as driver:
+            for line in driver.stdout:
+                if int(line) >= 60:
+                    driver.kill()
+                    break
+        before = ts.Study.open(store)
+        assert 60 <= sum(trial.step - trial.start for trial in before.trials) < 6 * 40
+        before.close()
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        with ts.Study.open(store) as study:
+            assert ts.replay(study) == []
+            assert sum(trial.step == 40 for trial in study.trials) == 6
+            if every == 1:
+                self.check(study)
+            asked = {event.ask: event for event in study.events() if type(event) is Asked}
+            again = [asked[told.ask].start - told.start for told in study.events() if type(told) is Told]
+            assert max(again) <= 2 * (every - 1)
+
+
+def drive_to_the_end(module, store, every):
+    """What is killed."""
+    pbt = ts.schedulers.PBT(population=6, ready=2, steps=40, synchronous=True)
+    task = import_module(module).Test.task(checkpoint_every=int(every))
+
+    def show(study):
+        print(sum(trial.step - trial.start for trial in study.trials), flush=True)
+        time.sleep(0.02)
+
+    ts.tune(task, SPACE, maximise="score", scheduler=pbt, store=store, progress=show)
+
+
+if __name__ == "__main__":
+    drive_to_the_end(*sys.argv[1:])
