@@ -77,7 +77,7 @@ def test_status(call: Any, store: Path) -> None:
     assert (
         found["name"] == "first" and found["goals"] == ["minimise loss"] and found["sampler"] == "QMC(sequence='sobol')"
     )
-    assert found["scheduler"].startswith("PBT(population=4, ready=2, steps=10, exploit=Truncation(")
+    assert found["scheduler"].startswith("PBT(population=4, ready=2, steps=10, ")
     assert found["complete"] == found["trials"] and found["failed"] == 0
     assert found["best"]["step"] == 10
 
