@@ -231,7 +231,10 @@ RUN = ("run", "CODE:train", "--trials", "2")
         ((*RUN, "--scheduler", "PBT(population=1, ready=1, steps=1)"), "must be at least 2"),
         ((*RUN, "--scheduler", "__import__('os').system('touch hacked')"), "is not a name with arguments"),
         ((*RUN, "--scheduler", "Full(2)", "--steps", "3"), "--steps is for studies without a scheduler"),
-        ((*RUN, "--scheduler", PBT.replace("Tournament", "TTest"), "--maximise", "other", "--minimise", "loss"), "one goal"),
+        (
+            (*RUN, "--scheduler", PBT.replace("Tournament", "TTest"), "--maximise", "other", "--minimise", "loss"),
+            "one goal",
+        ),
         ((*RUN, "--sampler", "Sobol"), "there is no sampler 'Sobol'"),
         ((*RUN, "--minimise", "loss", "--maximise", "loss"), "twice"),
         ((*RUN, "--store", "."), "is a folder"),
