@@ -43,17 +43,22 @@ def test_the_code_runs(page: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["pbt_pytorch.py", "4"], ["population_jax.py", "2"], ["ask_tell.py"]], ids=lambda a: a[0]
+    ("name", "rest", "metric"),
+    [
+        ("pbt_pytorch.py", ["4"], "accuracy"),
+        ("population_jax.py", ["2"], "accuracy"),
+        ("reinforcement_learning.py", ["--population", "2", "--steps", "2", "--figures", "."], "reward"),
+        ("ask_tell.py", [], "accuracy"),
+    ],
 )
-def test_the_examples_run(arguments: list[str], tmp_path: Path) -> None:
-    name, *rest = arguments
+def test_the_examples_run(name: str, rest: list[str], metric: str, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONWARNINGS": "error"}
     command = [sys.executable, str(ROOT / "examples" / name), *rest]
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "accuracy" in done.stdout
+    assert metric in done.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
