@@ -1,21 +1,65 @@
-"""Schedulers: which job is next."""
+"""Schedulers: which job is next. Each is loaded at its first use."""
 
-from tunesmith.schedulers.asha import ASHA
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from tunesmith.schedulers.base import Scheduler
-from tunesmith.schedulers.chain import Chain
-from tunesmith.schedulers.extrapolation import FreezeThaw, PredictiveTermination
-from tunesmith.schedulers.fire import FIRE
-from tunesmith.schedulers.full import Full
-from tunesmith.schedulers.halving import Hyperband, SuccessiveHalving
-from tunesmith.schedulers.median import Median
-from tunesmith.schedulers.mfpbt import MFPBT
-from tunesmith.schedulers.pb2 import PB2
-from tunesmith.schedulers.pbt import PBT, Backtrack, Jitter, Perturb, Tournament, Truncation, TTest
-from tunesmith.schedulers.plateau import Plateau
-from tunesmith.schedulers.race import Race
+
+if TYPE_CHECKING:
+    from tunesmith.schedulers.asha import ASHA as ASHA
+    from tunesmith.schedulers.chain import Chain as Chain
+    from tunesmith.schedulers.extrapolation import FreezeThaw as FreezeThaw
+    from tunesmith.schedulers.extrapolation import PredictiveTermination as PredictiveTermination
+    from tunesmith.schedulers.fire import FIRE as FIRE
+    from tunesmith.schedulers.full import Full as Full
+    from tunesmith.schedulers.halving import Hyperband as Hyperband
+    from tunesmith.schedulers.halving import SuccessiveHalving as SuccessiveHalving
+    from tunesmith.schedulers.median import Median as Median
+    from tunesmith.schedulers.mfpbt import MFPBT as MFPBT
+    from tunesmith.schedulers.pb2 import PB2 as PB2
+    from tunesmith.schedulers.pbt import PBT as PBT
+    from tunesmith.schedulers.pbt import Backtrack as Backtrack
+    from tunesmith.schedulers.pbt import Jitter as Jitter
+    from tunesmith.schedulers.pbt import Perturb as Perturb
+    from tunesmith.schedulers.pbt import Tournament as Tournament
+    from tunesmith.schedulers.pbt import Truncation as Truncation
+    from tunesmith.schedulers.pbt import TTest as TTest
+    from tunesmith.schedulers.plateau import Plateau as Plateau
+    from tunesmith.schedulers.race import Race as Race
+
+_MODULES = {
+    "ASHA": "asha",
+    "Chain": "chain",
+    "FreezeThaw": "extrapolation",
+    "PredictiveTermination": "extrapolation",
+    "FIRE": "fire",
+    "Full": "full",
+    "Hyperband": "halving",
+    "SuccessiveHalving": "halving",
+    "Median": "median",
+    "MFPBT": "mfpbt",
+    "PB2": "pb2",
+    "PBT": "pbt",
+    "Backtrack": "pbt",
+    "Jitter": "pbt",
+    "Perturb": "pbt",
+    "Tournament": "pbt",
+    "Truncation": "pbt",
+    "TTest": "pbt",
+    "Plateau": "plateau",
+    "Race": "race",
+}
 
 __all__ = [
     "ASHA", "FIRE", "MFPBT", "PB2", "PBT", "Backtrack", "Chain", "FreezeThaw", "Full", "Hyperband", "Jitter",
     "Median", "Perturb", "Plateau", "PredictiveTermination", "Race", "Scheduler", "SuccessiveHalving", "TTest",
     "Tournament", "Truncation",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"tunesmith.schedulers has no {name!r}; there are {', '.join(_MODULES)}")
+    return getattr(import_module(f"tunesmith.schedulers.{_MODULES[name]}"), name)
