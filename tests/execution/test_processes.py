@@ -175,9 +175,11 @@ def test_a_function_of_the_script_itself(tmp_path):
     command = script(
         tmp_path,
         """
+        import os, time
         import tunesmith as ts
-        print("imported as", __name__)
+        os.write(1, f"imported as {__name__}\\n".encode())  # at once: both workers write
         def train(config):
+            time.sleep(0.3)
             return config["a"]
         if __name__ == "__main__":
             study = ts.tune(train, {"a": ts.Float(0, 1)}, maximise="a", trials=4, workers=2)
@@ -274,7 +276,7 @@ def test_workers_die_with_their_driver(tmp_path):
         import tunesmith as ts
         def train(config):
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-            print(os.getpid(), child.pid, flush=True)
+            os.write(1, f"{os.getpid()} {child.pid}\\n".encode())  # at once: both workers write
             while True:
                 pass
         if __name__ == "__main__":
@@ -282,9 +284,11 @@ def test_workers_die_with_their_driver(tmp_path):
         """,
     )
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        pids = [int(pid) for _ in range(2) for pid in process.stdout.readline().split()]
-        assert all(map(psutil.pid_exists, pids))
-        process.kill()
+        try:
+            pids = [int(pid) for _ in range(2) for pid in process.stdout.readline().split()]
+            assert len(pids) == 4 and all(map(psutil.pid_exists, pids)), pids
+        finally:
+            process.kill()
         until = time.monotonic() + 60
         while any(map(running, pids)):
             assert time.monotonic() < until
