@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -63,7 +64,7 @@ class MLP:
 
     def init(self, key: Any) -> Any:
         keys = jax.random.split(key, len(self.widths))
-        return [dense(k, a, b) for k, a, b in zip(keys, self.widths[:-1], self.widths[1:], strict=False)]
+        return [dense(k, a, b) for k, (a, b) in zip(keys, pairwise(self.widths), strict=False)]
 
     def loss(self, weights: Any, x: Any, y: Any) -> Any:
         for layer in weights[:-1]:
@@ -73,9 +74,7 @@ class MLP:
     def torch(self) -> Any:
         from torch import nn
 
-        layers = [
-            m for a, b in zip(self.widths[:-1], self.widths[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())
-        ]
+        layers = [m for a, b in pairwise(self.widths) for m in (nn.Linear(a, b), nn.ReLU())]
         return nn.Sequential(*layers[:-1])
 
 
@@ -254,7 +253,7 @@ def system(task: JaxTask, members: int, every: int) -> Callable[[int], object]:
         study = ts.Study(SPACE, ts.Goal("loss"), scheduler=pbt)
         with tempfile.TemporaryDirectory() as root:
             options = Options(("loss",), root if every else None)
-            executor = Vectorised(task, options, members=members, keep=study.startable, last=None)
+            executor = Vectorised(task, options, members=members, keep=study.startable)
             return drive(study, executor, checkpoints=Checkpoints(root) if every else None)
 
     return train

@@ -20,8 +20,7 @@ import pytest
 
 import tunesmith as ts
 from tunesmith.execution import ExecutionError, run
-from tunesmith.schedulers import PBT, Full
-from tunesmith.schedulers.pbt import Jitter, Perturb, Truncation, TTest
+from tunesmith.schedulers import PBT, Full, Jitter, Perturb, Truncation, TTest
 from tunesmith.storage import StoreError
 
 SPACE = {"lr": ts.Float(0.1, 1.0)}

@@ -41,6 +41,7 @@ from tunesmith._curves import (
     together,
     wandering,
 )
+from tunesmith._threads import one_thread
 
 NOISE = np.geomspace(0.002, 1.0, 7)  #: standard deviations of the noise, equally likely
 DROP = 0.25, 0.5  #: ``b``: mean and standard deviation
@@ -138,6 +139,7 @@ class Extrapolator:
         ValueError: arguments that are not so.
     """
 
+    @one_thread
     def __init__(self, steps: ArrayLike, values: ArrayLike, until: int) -> None:
         self.steps, self.until = _steps(steps, until), until
         curves = self._curves(values)
@@ -157,6 +159,7 @@ class Extrapolator:
         if len(examples):
             self._look_back(z[examples], counts[examples], ends, np.searchsorted(finished, examples))
 
+    @one_thread
     def forecast(self, values: ArrayLike) -> Forecast:
         """Where curves [n, m], over the same steps, will end. A curve without a value is one that has not begun.
 

@@ -223,3 +223,15 @@ def losses(goals: Sequence[Goal], metrics: Mapping[str, Sequence[float | None]],
         value = series[index] if series else None
         values.append(math.nan if value is None else goal.loss(value))
     return tuple(values)
+
+
+def violation(
+    constraints: Sequence[Constraint], metrics: Mapping[str, Sequence[float | None]], index: int = -1
+) -> float:
+    """The total by which constraints are broken at one position of a ``Told``; inf where a metric is missing."""
+    total = 0.0
+    for rule in constraints:
+        series = metrics.get(rule.metric)
+        value = series[index] if series else None
+        total += math.inf if value is None else rule.violation(value)
+    return total

@@ -302,11 +302,11 @@ class Stacked(ExecutorConformance):
         kind = type(task.stack(task.group({"lr": 0.5, "k": 1}), 1))
         run, chunks = kind.run, []
 
-        def small(stack, group, configs, seeds, steps, count, chunk):
+        def small(stack, members, count, chunk):
             chunks.append(chunk)
             if min(stack.rows, chunk) > 2:
                 raise RuntimeError("RESOURCE_EXHAUSTED: too many")
-            return run(stack, group, configs, seeds, steps, count, chunk)
+            return run(stack, members, count, chunk)
 
         monkeypatch.setattr(kind, "run", small)
         study = self.trained(tmp_path, executor=Vectorised(task, options(tmp_path)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -175,11 +176,11 @@ def test_a_function_of_the_script_itself(tmp_path):
     command = script(
         tmp_path,
         """
-        import os, time
+        import time
         import tunesmith as ts
-        os.write(1, f"imported as {__name__}\\n".encode())  # at once: both workers write
+        print("imported as", __name__)
         def train(config):
-            time.sleep(0.3)
+            time.sleep(0.3)  # so that one worker does not do it all before the other has started
             return config["a"]
         if __name__ == "__main__":
             study = ts.tune(train, {"a": ts.Float(0, 1)}, maximise="a", trials=4, workers=2)
@@ -268,6 +269,25 @@ def test_code_from_standard_input(tmp_path):
         assert (result.returncode, result.stdout) == (0, "3\n"), result.stderr
 
 
+def test_lines_of_several_workers_stay_whole(tmp_path):
+    """Also where Python is told not to buffer, and a print is several writes."""
+    command = script(
+        tmp_path,
+        """
+        import tunesmith as ts
+        def train(config):
+            for i in range(2000):
+                print("one", "two", "three", "four")
+            return config["a"]
+        if __name__ == "__main__":
+            ts.tune(train, {"a": ts.Float(0, 1)}, maximise="a", trials=4, workers=2, progress=False)
+        """,
+    )
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    assert result.stdout.splitlines() == ["one two three four"] * 8000
+
+
 def test_workers_die_with_their_driver(tmp_path):
     command = script(
         tmp_path,
@@ -276,7 +296,7 @@ def test_workers_die_with_their_driver(tmp_path):
         import tunesmith as ts
         def train(config):
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-            os.write(1, f"{os.getpid()} {child.pid}\\n".encode())  # at once: both workers write
+            print(os.getpid(), child.pid, flush=True)
             while True:
                 pass
         if __name__ == "__main__":

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -162,13 +159,13 @@ CURVES: dict[str, Callable[[float, int], float]] = {
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("name", CURVES)
 def test_finds_what_is_good_in_the_end(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever short training says. One draw in 60 is as good as that."""
+    """Whatever short training says. One draw in 160 is as good as that."""
     monkeypatch.setattr(_outcomes, "GROWTH", 1.2)
     study = Study(SQUARE, LOSS, samplers.GP(), schedulers.ASHA(9), seed=0, trials=30)
     while (job := study.ask()) is not None:
         losses = [CURVES[name](bowl(job.config), step) for step in range(job.start + 1, job.until + 1)]
         study.tell(job, {"loss": losses})
-    assert min(bowl(trial.config) for trial in study.trials) < 0.005
+    assert min(bowl(trial.config) for trial in study.trials) < 0.002
 
 
 @pytest.mark.usefixtures("hasty")
@@ -181,7 +178,7 @@ def test_what_it_says_is_of_the_last_rung() -> None:
         )
     at = np.array([[0.3, 0.7], [0.6, 0.4]])
     sampler, found, rng = study.sampling()
-    np.testing.assert_allclose(sampler.view(found, at, rng).curves["mean"], [0.0, 0.18], atol=0.1)
+    np.testing.assert_allclose(sampler.view(found, at, rng).curves["mean"], [0.0, 0.18], atol=0.05)
 
 
 @pytest.mark.usefixtures("hasty")
@@ -483,25 +480,3 @@ def test_neglected_branches_have_their_share() -> None:
 def test_wrong_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         samplers.GP(**options)
-
-
-STUDY = """
-import tunesmith as ts
-space = ts.Space({name: ts.Float(0.0, 1.0) for name in "abcdefgh"})
-study = ts.Study(space, ts.Goal("loss"), ts.samplers.GP(startup=30), trials=34)
-while job := study.ask():
-    study.tell(job, {"loss": sum((u - 0.4) ** 2 for u in job.config.values())})
-print(repr([trial.config for trial in study.trials[30:]]))
-"""
-
-
-def test_decisions_do_not_depend_on_the_number_of_threads() -> None:
-    printed = [
-        subprocess.run(
-            [sys.executable, "-c", STUDY],
-            env=os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
-            capture_output=True, text=True, check=True, timeout=300,
-        ).stdout
-        for threads in "12"
-    ]  # fmt: skip
-    assert printed[0] == printed[1] and "'h'" in printed[0]

@@ -11,7 +11,7 @@ from typing import Any
 
 from tunesmith.execution.base import Failure, Report
 from tunesmith.execution.checkpoints import CheckpointError, Checkpoints, Saved
-from tunesmith.execution.stacks import Group, Layout, Stack, StackedTask
+from tunesmith.execution.stacks import Group, Layout, Members, Stack, StackedTask
 from tunesmith.study import Job
 
 Place = tuple[int, int]  # trial and step
@@ -43,6 +43,12 @@ class Running:
         made = Report(self.job.ask, start, metrics, self.seconds, saved, done, failure, self.note)
         self.pending, self.seconds, self.note = [], 0.0, ""
         return made
+
+
+def together(group: Group, running: Sequence[Running]) -> Members:
+    """Members in training, as a stack takes them."""
+    jobs = [member.job for member in running]
+    return Members(group, [job.config for job in jobs], [job.seed for job in jobs], [member.step for member in running])
 
 
 @dataclass
@@ -139,6 +145,7 @@ class Rooms:
         for place, member in going:
             idle = room.resident.pop(place)
             self._take_row(room, member, idle.row, member.job.start, idle.unsaved)
+        self._grow(room, len(moving), members[0].group)
         rows, evicted = self._empty_rows(room, len(moving))
         self._park(room, {place: here[place] for place in [*(place for place, _ in going), *evicted]})
         copies: list[tuple[int, int]] = []
@@ -160,11 +167,16 @@ class Rooms:
         member.row, member.step, member.unsaved = row, step, unsaved
         room.running[row] = member
 
+    def _grow(self, room: Room, count: int, group: Group) -> None:
+        """Make the stack so large that so many new members find rows."""
+        wanted, rows = len(room.running) + count, range(room.stack.rows)
+        if wanted > len(rows):
+            larger = self._task.stack(group, self._task.capacity(wanted, self._slots))
+            larger.copy(rows, room.stack, rows)
+            room.stack = larger
+
     def _empty_rows(self, room: Room, count: int) -> tuple[list[int], list[Place]]:
         """So many rows for new members: free ones, then those of states that are idle for long; and which these are."""
-        wanted = len(room.running) + count
-        if wanted > room.stack.rows:
-            room.stack = room.stack.grown(self._task.capacity(wanted, self._slots))
         used = room.running.keys() | {idle.row for idle in room.resident.values()}
         free = [row for row in range(room.stack.rows) if row not in used]
         evicted = list(room.resident)[: max(0, count - len(free))]
@@ -226,10 +238,7 @@ class Rooms:
             groups.setdefault(member.group, []).append(member)
         for group, some in groups.items():
             try:
-                jobs = [member.job for member in some]
-                room.stack.init(
-                    [member.row for member in some], group, [job.config for job in jobs], [job.seed for job in jobs]
-                )
+                room.stack.init([member.row for member in some], together(group, some))
             except Exception as error:
                 self._fail([room.running.pop(member.row) for member in some], error)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunesmith.execution.stacks import STEPS, Columns, Group, Layout, StackedTask
+from tunesmith.execution.stacks import STEPS, Columns, Group, Layout, Members, StackedTask, match, power
 
 if TYPE_CHECKING:
     import jax
@@ -244,14 +244,10 @@ class JaxStack:
         """Whether its buffers are gone."""
         return any(leaf.is_deleted() for leaf in self.leaves)
 
-    def init(
-        self, rows: Sequence[int], group: Group, configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]
-    ) -> None:
+    def init(self, rows: Sequence[int], members: Members) -> None:
         """States at step 0; see :class:`tunesmith.execution.stacks.Stack` for these methods."""
-        size = _power(len(rows))
-        fill = [0] * (size - len(rows))
-        configs, seeds = [*configs, *(configs[i] for i in fill)], [*seeds, *(seeds[i] for i in fill)]
-        leaves = self.task.program(group, "init")(_columns(group, configs), _seed(seeds), self.task.data)
+        padded = members.take([*range(len(rows)), *[0] * (power(len(rows)) - len(rows))])
+        leaves = self.task.program(members.group, "init")(_columns(padded), _seed(padded.seeds), self.task.data)
         self._put(rows, leaves, range(len(rows)))
 
     def copy(self, rows: Sequence[int], source: Any, sources: Sequence[int]) -> None:
@@ -266,27 +262,11 @@ class JaxStack:
             leaves = tuple(_jax().device_put(leaf, sharding) for leaf in leaves)
         return JaxStack(self.task, self.names, leaves)
 
-    def grown(self, rows: int) -> JaxStack:
-        """Zeros with these rows put in."""
-        zeros = _jax().numpy.zeros
-        place = self.task.place
-        larger = JaxStack(
-            self.task, self.names, tuple(place(zeros((rows, *leaf.shape[1:]), leaf.dtype)) for leaf in self.leaves)
-        )
-        larger.copy(range(self.rows), self, range(self.rows))
-        return larger
-
     def load(self, rows: Sequence[int], trees: Sequence[Any]) -> None:
         """From the host."""
         for tree in trees:
-            found = {name: (array.shape, str(array.dtype)) for name, array in tree.items()}
-            wanted = {
-                name: (leaf.shape[1:], str(leaf.dtype)) for name, leaf in zip(self.names, self.leaves, strict=True)
-            }
-            if found != wanted:
-                raise ValueError(f"the saved state has {found}, this configuration needs {wanted}")
-        size = _power(len(rows))
-        trees = [*trees, *[trees[0]] * (size - len(rows))]
+            match(tree, self.names, self.leaves)
+        trees = [*trees, *[trees[0]] * (power(len(rows)) - len(rows))]
         self._put(rows, tuple(np.stack([tree[name] for tree in trees]) for name in self.names), range(len(rows)))
 
     def trees(self) -> list[dict[str, Any]]:
@@ -294,28 +274,19 @@ class JaxStack:
         arrays = [np.asarray(leaf) for leaf in self.leaves]
         return [{name: array[i] for name, array in zip(self.names, arrays, strict=True)} for i in range(self.rows)]
 
-    def run(
-        self,
-        group: Group,
-        configs: Sequence[Mapping[str, Any]],
-        seeds: Sequence[int],
-        steps: Sequence[int],
-        count: int,
-        chunk: int,
-    ) -> Columns:
+    def run(self, members: Members, count: int, chunk: int) -> Columns:
         """One launch."""
         if count > STEPS:
             raise ValueError(f"count={count} must be at most {STEPS}")
-        place = self.task.place
-        program = self.task.program(group, "run", chunk)
-        arguments = (_columns(group, configs), _seed(seeds), np.asarray(steps, np.int32))
-        placed = _jax().tree.map(place, arguments)
+        program = self.task.program(members.group, "run", chunk)
+        arguments = (_columns(members), _seed(members.seeds), np.asarray(members.steps, np.int32))
+        placed = _jax().tree.map(self.task.place, arguments)
         self.leaves, metrics = program(self.leaves, *placed, np.int32(count), self.task.data)
         return {name or None: np.asarray(values)[:count] for name, values in metrics.items()}
 
     def _put(self, rows: Sequence[int], leaves: Leaves, sources: Sequence[int]) -> None:
         """Rows beyond the last one are dropped: they fill up to a power of two, so that few programs are compiled."""
-        fill = _power(len(rows)) - len(rows)
+        fill = power(len(rows)) - len(rows)
         to = np.asarray([*rows, *[self.rows] * fill], np.int32)
         origin = np.asarray([*sources, *[0] * fill], np.int32)
         if leaves is self.leaves:
@@ -369,10 +340,6 @@ def _given(data: Any) -> tuple[Any, ...]:
     return () if data is None else (data,)
 
 
-def _power(count: int) -> int:
-    return 1 << (count - 1).bit_length()
-
-
 def _seed(seeds: Sequence[int]) -> Any:
     """Seeds in [0, 2**63) as [n, 2] halves."""
     return np.array([(seed & 0xFFFFFFFF, seed >> 32) for seed in seeds], np.uint32)
@@ -386,6 +353,7 @@ def _example(group: Group) -> dict[str, Any]:
     return {name: _jax().ShapeDtypeStruct((), _kind(kind)) for name, kind in group.varying.items()}
 
 
-def _columns(group: Group, configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _columns(members: Members) -> dict[str, Any]:
     """What varies: [n] by name."""
-    return {name: np.array([config[name] for config in configs], _kind(kind)) for name, kind in group.varying.items()}
+    varying = members.group.varying.items()
+    return {name: np.array([config[name] for config in members.configs], _kind(kind)) for name, kind in varying}

@@ -64,6 +64,31 @@ class Layout(NamedTuple):
     kinds: tuple[Any, ...]
 
 
+class Members(NamedTuple):
+    """Who is trained by one program, in the order of the rows.
+
+    Attributes:
+        group: theirs.
+        configs: their hyperparameters.
+        seeds: of their trials, numbers in [0, 2**63).
+        steps: where they stand.
+    """
+
+    group: Group
+    configs: Sequence[Mapping[str, Any]]
+    seeds: Sequence[int]
+    steps: Sequence[int]
+
+    def take(self, indices: Sequence[int]) -> Members:
+        """Some of them; one may be named more than once."""
+        return Members(
+            self.group,
+            [self.configs[i] for i in indices],
+            [self.seeds[i] for i in indices],
+            [self.steps[i] for i in indices],
+        )
+
+
 class Stack(Protocol):
     """The states of some members. What changes them changes them in place; rows may be named more than once."""
 
@@ -77,10 +102,8 @@ class Stack(Protocol):
         """Whether a program that has failed took the states with it."""
         ...
 
-    def init(
-        self, rows: Sequence[int], group: Group, configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]
-    ) -> None:
-        """Put states at step 0 into some rows. A seed is a number in [0, 2**63)."""
+    def init(self, rows: Sequence[int], members: Members) -> None:
+        """Put states at step 0 into some rows."""
         ...
 
     def copy(self, rows: Sequence[int], source: Stack, sources: Sequence[int]) -> None:
@@ -89,10 +112,6 @@ class Stack(Protocol):
 
     def take(self, rows: Sequence[int]) -> Stack:
         """A new stack of copies of some rows."""
-        ...
-
-    def grown(self, rows: int) -> Stack:
-        """A stack of so many rows, the first of which are these."""
         ...
 
     def load(self, rows: Sequence[int], trees: Sequence[Any]) -> None:
@@ -107,15 +126,7 @@ class Stack(Protocol):
         """The states on the host, one tree a row; another thread may call it."""
         ...
 
-    def run(
-        self,
-        group: Group,
-        configs: Sequence[Mapping[str, Any]],
-        seeds: Sequence[int],
-        steps: Sequence[int],
-        count: int,
-        chunk: int,
-    ) -> Columns:
+    def run(self, members: Members, count: int, chunk: int) -> Columns:
         """Train all rows for ``count`` steps, from the steps where they stand, and wait until it is done.
 
         Members are trained in chunks of so many at once, one chunk after the other; a chunk of 1 is not vectorised.
@@ -182,7 +193,7 @@ class StackedTask(ABC):
 
     def capacity(self, members: int, most: int) -> int:
         """The rows of a program for so many members: the next power of two, so that few programs are compiled."""
-        return min(1 << (members - 1).bit_length(), max(most, members))
+        return min(power(members), max(most, members))
 
     # -- one member by itself: the protocol of Task
 
@@ -190,14 +201,13 @@ class StackedTask(ABC):
         """The state at step 0."""
         group = self.group(config)
         state = _Member(self.stack(group, self.capacity(1, 1)), group, 0)
-        state.stack.init([0], group, [config], [current_job().seed])
+        state.stack.init([0], Members(group, [config], [current_job().seed], [0]))
         return state
 
     def step(self, state: _Member, config: Mapping[str, Any]) -> tuple[_Member, Any]:
         """One step of training."""
-        rows = state.stack.rows
-        seeds = [current_job().seed] * rows
-        columns = state.stack.run(state.group, [config] * rows, seeds, [state.step] * rows, 1, 1)
+        member = Members(state.group, [config], [current_job().seed], [state.step])
+        columns = state.stack.run(member.take([0] * state.stack.rows), 1, 1)
         state.step += 1
         return state, row_of(columns, 0, 0)
 
@@ -211,6 +221,19 @@ class StackedTask(ABC):
         state = _Member(self.stack(group, self.capacity(1, 1)), group, tree["step"])
         state.stack.load([0], [tree["state"]])
         return state
+
+
+def power(count: int) -> int:
+    """The next power of two."""
+    return 1 << (count - 1).bit_length()
+
+
+def match(tree: Mapping[str, Any], names: Sequence[str], leaves: Sequence[Any]) -> None:
+    """ValueError where a saved state has not the names, shapes and types of the rows of these arrays."""
+    found = {name: (tuple(array.shape), str(array.dtype)) for name, array in tree.items()}
+    wanted = {name: (tuple(leaf.shape[1:]), str(leaf.dtype)) for name, leaf in zip(names, leaves, strict=True)}
+    if found != wanted:
+        raise ValueError(f"the saved state has {found}, this configuration needs {wanted}")
 
 
 def row_of(columns: Columns, step: int, member: int) -> dict[str | None, float] | float:

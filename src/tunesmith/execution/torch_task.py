@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunesmith.execution.stacks import Columns, Group, Layout, StackedTask
+from tunesmith.execution.stacks import Columns, Group, Layout, Members, StackedTask, match
 from tunesmith.rng import subseed
 
 if TYPE_CHECKING:
@@ -121,11 +121,9 @@ class TorchStack:
         """How many states it holds."""
         return len(self.leaves[0])
 
-    def init(
-        self, rows: Sequence[int], group: Group, configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]
-    ) -> None:
+    def init(self, rows: Sequence[int], members: Members) -> None:
         """One after the other."""
-        for row, config, seed in zip(rows, configs, seeds, strict=True):
+        for row, config, seed in zip(rows, members.configs, members.seeds, strict=True):
             _, leaves, _ = _flat(self.task.pure.init(dict(config), _generator(seed)))
             for leaf, new in zip(self.leaves, leaves, strict=True):
                 leaf[row] = new.detach()
@@ -141,20 +139,10 @@ class TorchStack:
         index = self._index(rows)
         return TorchStack(self.task, self.names, self.tree, [leaf[index] for leaf in self.leaves])
 
-    def grown(self, rows: int) -> TorchStack:
-        """Zeros with these rows put in."""
-        larger = [leaf.new_zeros((rows, *leaf.shape[1:])) for leaf in self.leaves]
-        stack = TorchStack(self.task, self.names, self.tree, larger)
-        stack.copy(range(self.rows), self, range(self.rows))
-        return stack
-
     def load(self, rows: Sequence[int], trees: Sequence[Any]) -> None:
         """From the host."""
-        wanted = {name: (tuple(leaf.shape[1:]), leaf.dtype) for name, leaf in zip(self.names, self.leaves, strict=True)}
         for row, tree in zip(rows, trees, strict=True):
-            found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tree.items()}
-            if found != wanted:
-                raise ValueError(f"the saved state has {found}, this configuration needs {wanted}")
+            match(tree, self.names, self.leaves)
             for name, leaf in zip(self.names, self.leaves, strict=True):
                 leaf[row] = tree[name].to(leaf.device)
 
@@ -163,31 +151,24 @@ class TorchStack:
         tensors = [leaf.cpu() for leaf in self.leaves]
         return [{name: tensor[i] for name, tensor in zip(self.names, tensors, strict=True)} for i in range(self.rows)]
 
-    def run(
-        self,
-        group: Group,
-        configs: Sequence[Mapping[str, Any]],
-        seeds: Sequence[int],
-        steps: Sequence[int],
-        count: int,
-        chunk: int,
-    ) -> Columns:
+    def run(self, members: Members, count: int, chunk: int) -> Columns:
         """One call of the step after the other."""
         torch = _torch()
-        program = self.task.program(group, 1 if self.rows == 1 else chunk)
+        program = self.task.program(members.group, 1 if self.rows == 1 else chunk)
         columns = {
-            name: torch.tensor([config[name] for config in configs], device=self.task.device) for name in group.varying
+            name: torch.tensor([config[name] for config in members.configs], device=self.task.device)
+            for name in members.group.varying
         }
         told = []
         with torch.no_grad():
             for offset in range(count):
-                drawn = self._drawn(configs, seeds, [step + offset for step in steps])
+                drawn = self._drawn(members, offset)
                 self.leaves, metrics = program(self.leaves, columns, drawn)
                 told.append(metrics)
             return {name or None: np.stack([row[name].cpu().numpy() for row in told]) for name in told[0]}
 
-    def _drawn(self, configs: Sequence[Mapping[str, Any]], seeds: Sequence[int], steps: Sequence[int]) -> Any:
-        """What is random in a step of every member, stacked."""
+    def _drawn(self, members: Members, offset: int) -> Any:
+        """What is random in a later step of every member, stacked."""
         torch = _torch()
         draw = getattr(self.task.pure, "draw", None)
         if draw is None:
@@ -195,8 +176,8 @@ class TorchStack:
         from torch.utils import _pytree as trees
 
         drawn = [
-            draw(dict(config), _generator(subseed(seed, "step", step)))
-            for config, seed, step in zip(configs, seeds, steps, strict=True)
+            draw(dict(config), _generator(subseed(seed, "step", step + offset)))
+            for config, seed, step in zip(*members[1:], strict=True)
         ]
         return trees.tree_map(lambda *members: torch.stack(members).to(self.task.device), *drawn)
 

@@ -24,7 +24,7 @@ from tunesmith.execution.inline import Inline
 from tunesmith.execution.processes import Processes
 from tunesmith.execution.session import Options
 from tunesmith.execution.stacks import StackedTask
-from tunesmith.execution.vectorised import together
+from tunesmith.execution.vectorised import for_study
 from tunesmith.execution.worker import refuse_in_worker
 from tunesmith.progress import Progress
 from tunesmith.records import Constraint, Goal
@@ -167,7 +167,7 @@ def run(
         executor: Executor
         if workers == 1 and devices is None and time_limit is None:
             task = as_task(train)
-            executor = together(task, options, study) if isinstance(task, StackedTask) else Inline(task, options)
+            executor = for_study(task, options, study) if isinstance(task, StackedTask) else Inline(task, options)
         else:
             executor = Processes(train, options, workers=workers, devices=devices, time_limit=time_limit)
         if progress is None:

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any
 
-from tunesmith.execution._rooms import Place, Resident, Room, Rooms, Running
+from tunesmith.execution._rooms import Place, Resident, Room, Rooms, Running, together
 from tunesmith.execution.base import Failure, Report, as_metrics
 from tunesmith.execution.checkpoints import Checkpoints, Saved
 from tunesmith.execution.session import INTERRUPTED, Options, explain
-from tunesmith.execution.stacks import STEPS, Columns, Group, Stack, StackedTask, row_of
+from tunesmith.execution.stacks import STEPS, Columns, Group, Members, Stack, StackedTask, row_of
 from tunesmith.study import Job, Study
 
 MEMBERS = 64  #: trained at once where nothing else is said
@@ -129,34 +128,31 @@ class Vectorised:
         whole = rows == list(range(room.stack.rows))
         fill = 0 if whole else self._task.capacity(len(rows), self.slots) - len(rows)
         stack = room.stack if whole else room.stack.take(rows + rows[:1] * fill)
-        every = members + members[:1] * fill
-        configs, seeds = [member.job.config for member in every], [member.job.seed for member in every]
-        steps = [member.step for member in every]
-        chunk = self._chunk(group, stack, configs, seeds, steps)
+        every = together(group, members + members[:1] * fill)
+        chunk = self._chunk(stack, every)
         pace = self._pace.get((group, stack.rows), math.inf)
         count = min(member.job.until - member.step for member in members)
         count = 1 if self._stopping or self._options.target else max(1, min(count, STEPS, int(_SECONDS / pace)))
         begun = perf_counter()
-        columns = stack.run(group, configs, seeds, steps, count, chunk)
+        columns = stack.run(every, count, chunk)
         seconds = perf_counter() - begun
         if not whole:
             room.stack.copy(rows, stack, range(len(rows)))
         self._pace[group, stack.rows] = seconds / count
         return columns, seconds
 
-    def _chunk(
-        self, group: Group, stack: Stack, configs: Sequence[Any], seeds: Sequence[int], steps: Sequence[int]
-    ) -> int:
+    def _chunk(self, stack: Stack, members: Members) -> int:
         """How many members to train at a time: what the task says, or what is faster for one step of copies."""
+        group = members.group
         if self._task.chunk is not None or stack.rows < 2:
             return self._task.chunk or self.slots
         if group not in self._chunks:
-            some = _timing(stack, group, configs, seeds, steps)
+            some = _timing(stack, members)
             alone = some(self._task.capacity(1, 1), 1)
-            chunk, together = self._fitting(some, stack.rows)
-            self._chunks[group] = chunk if together <= alone else 1
-            way = "one after the other" if together > alone else f"{min(chunk, stack.rows)} together"
-            log.info("%s: members are trained %s (%.3g s a step of a member; alone %.3g)", group, way, together, alone)
+            chunk, joint = self._fitting(some, stack.rows)
+            self._chunks[group] = chunk if joint <= alone else 1
+            way = "one after the other" if joint > alone else f"{min(chunk, stack.rows)} together"
+            log.info("%s: members are trained %s (%.3g s a step of a member; alone %.3g)", group, way, joint, alone)
         return self._chunks[group]
 
     def _fitting(self, timed: Callable[[int, int], float], rows: int) -> tuple[int, float]:
@@ -267,9 +263,7 @@ class Vectorised:
         self._rooms.drop(room)
 
 
-def _timing(
-    stack: Stack, group: Group, configs: Sequence[Any], seeds: Sequence[int], steps: Sequence[int]
-) -> Callable[[int, int], float]:
+def _timing(stack: Stack, members: Members) -> Callable[[int, int], float]:
     """A function of rows and a chunk: the seconds that a step of a member takes, on copies of the first rows."""
 
     def timed(rows: int, chunk: int) -> float:
@@ -277,7 +271,7 @@ def _timing(
         begun, seconds, count = 0.0, 0.0, 0
         while count < 2 or (seconds < _TIMED and count < STEPS):  # the first one is compiled
             begun = perf_counter() if count == 1 else begun
-            copies.run(group, configs[:rows], seeds[:rows], steps[:rows], 1, chunk)
+            copies.run(members.take(range(rows)), 1, chunk)
             seconds, count = perf_counter() - begun if count else 0.0, count + 1
         return seconds / (count - 1) / rows
 
@@ -299,7 +293,7 @@ def _with_checkpoints(held: _Held) -> Iterable[Report]:
     ]
 
 
-def together(task: StackedTask, options: Options, study: Study) -> Vectorised:
+def for_study(task: StackedTask, options: Options, study: Study) -> Vectorised:
     """The executor for a study: as many members as its scheduler's population, and the last step from the scheduler."""
     scheduler = study.given.scheduler(study.definition.scheduler)
     last = getattr(scheduler, "steps", None) or getattr(scheduler, "max_steps", None)

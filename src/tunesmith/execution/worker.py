@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import signal
+import sys
 import traceback
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -52,6 +54,9 @@ def main(descriptor: int) -> None:
     """Serve the driver at the other end of a socket until it says goodbye or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver
     os.set_inheritable(descriptor, False)
+    for stream in (sys.stdout, sys.stderr):  # workers share them: what is printed at once stays one line
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, write_through=False)
     connection = Connection(descriptor)
     session = _start(connection)
     if session is None:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith import pareto
+from tunesmith._threads import one_thread
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers._partial import extrapolated
 from tunesmith.samplers._parzen import Bandwidth, Coded, Layout, Mixture, levels
@@ -131,6 +132,7 @@ class TPE(msgspec.Struct, frozen=True):
             state.cell.append(state.cells.setdefault(key, len(state.cells)))
         return state
 
+    @one_thread
     def ask(self, state: State, rng: np.random.Generator, until: int = 1) -> Point | None:
         """The candidate of the largest ratio that is new and allowed; a draw from the space where none is."""
         history, space = state.history, state.history.space
@@ -152,6 +154,7 @@ class TPE(msgspec.Struct, frozen=True):
                     return point
         return space.encode(space.sample(rng))
 
+    @one_thread
     def view(self, state: State, points: Floats, rng: np.random.Generator) -> View:
         """The relative density ratio at points [n, d], and the two densities."""
         ratios = self._ratios(state)

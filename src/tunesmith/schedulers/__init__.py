@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.schedulers.base import Scheduler
 
 if TYPE_CHECKING:
+    from tunesmith.schedulers._exploit import Tournament as Tournament
+    from tunesmith.schedulers._exploit import Truncation as Truncation
+    from tunesmith.schedulers._exploit import TTest as TTest
+    from tunesmith.schedulers._explore import Jitter as Jitter
+    from tunesmith.schedulers._explore import Perturb as Perturb
     from tunesmith.schedulers.asha import ASHA as ASHA
     from tunesmith.schedulers.chain import Chain as Chain
     from tunesmith.schedulers.extrapolation import FreezeThaw as FreezeThaw
@@ -21,11 +26,6 @@ if TYPE_CHECKING:
     from tunesmith.schedulers.pb2 import PB2 as PB2
     from tunesmith.schedulers.pbt import PBT as PBT
     from tunesmith.schedulers.pbt import Backtrack as Backtrack
-    from tunesmith.schedulers.pbt import Jitter as Jitter
-    from tunesmith.schedulers.pbt import Perturb as Perturb
-    from tunesmith.schedulers.pbt import Tournament as Tournament
-    from tunesmith.schedulers.pbt import Truncation as Truncation
-    from tunesmith.schedulers.pbt import TTest as TTest
     from tunesmith.schedulers.plateau import Plateau as Plateau
     from tunesmith.schedulers.race import Race as Race
 
@@ -43,11 +43,11 @@ _MODULES = {
     "PB2": "pb2",
     "PBT": "pbt",
     "Backtrack": "pbt",
-    "Jitter": "pbt",
-    "Perturb": "pbt",
-    "Tournament": "pbt",
-    "Truncation": "pbt",
-    "TTest": "pbt",
+    "Jitter": "_explore",
+    "Perturb": "_explore",
+    "Tournament": "_exploit",
+    "Truncation": "_exploit",
+    "TTest": "_exploit",
     "Plateau": "plateau",
     "Race": "race",
 }

@@ -10,7 +10,7 @@ import numpy as np
 
 from tunesmith.curves import Extrapolator, Forecast
 from tunesmith.noise import Floats
-from tunesmith.records import Constraint, Event, Failed, Goal, Told, losses
+from tunesmith.records import Constraint, Event, Failed, Goal, Told, losses, violation
 
 GROWTH = 1.2  #: curves are fitted anew when so many times as many were told, or finished
 EVEN = 5.0  #: before anyone was judged at a step, so many are taken to have been as promising as new ones
@@ -66,12 +66,8 @@ class Outlook:
             if event.start < self.max_steps <= event.step:
                 self.finished += 1
                 last = curve[self.max_steps - 1]
-                if last < self.best and self._allowed(event, self.max_steps - event.start - 1):
-                    self.best = last
-
-    def _allowed(self, event: Told, index: int) -> bool:
-        values = ((rule, event.metrics[rule.metric][index]) for rule in self.constraints)
-        return all(value is not None and rule.violation(value) == 0 for rule, value in values)
+                broken = violation(self.constraints, event.metrics, self.max_steps - event.start - 1)
+                self.best = min(self.best, last) if broken == 0 else self.best
 
     def learn(self) -> bool:
         """Take all curves into account, where there are enough more than before; whether that was so."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tunesmith import pareto
-from tunesmith.records import Constraint, Goal, Told, losses
+from tunesmith.records import Constraint, Goal, Told, losses, violation
 
 REFRESH = 50  #: of several goals the fronts are sorted again when there is one trial in so many more
 
@@ -55,12 +55,7 @@ def standing(goals: Sequence[Goal], constraints: Sequence[Constraint], event: To
     found = losses(goals, event.metrics)
     if any(loss != loss for loss in found):
         return None
-    broken = 0.0
-    for rule in constraints:
-        series = event.metrics.get(rule.metric)
-        value = series[-1] if series else None
-        broken += np.inf if value is None else rule.violation(value)
-    return Standing(broken, found, event.trial)
+    return Standing(violation(constraints, event.metrics), found, event.trial)
 
 
 @dataclass(slots=True)

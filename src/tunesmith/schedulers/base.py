@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol, TypeVar
 import numpy as np
 
 from tunesmith.noise import Floats
-from tunesmith.records import Asked, Constraint, Decision, Event, Failed, Goal, Told, losses
+from tunesmith.records import Asked, Constraint, Decision, Event, Failed, Goal, Told, losses, violation
 from tunesmith.space import Space
 
 S = TypeVar("S")
@@ -127,11 +127,8 @@ class Runs:
     def _loss(self, event: Told) -> float | None:
         """The value at ``steps``; None where a constraint is broken."""
         index = self.steps - event.start - 1
-        for rule in self.constraints:
-            value = event.metrics[rule.metric][index]
-            if value is None or rule.violation(value) > 0:
-                return None
-        return losses(self.goals, event.metrics, index)[0]
+        broken = violation(self.constraints, event.metrics, index) > 0
+        return None if broken else losses(self.goals, event.metrics, index)[0]
 
     def _settle(self, row: int) -> None:
         """Whether a row is owed trials now. It is given up when at least half of those that have ended have failed."""

@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith._threads import one_thread
 from tunesmith.schedulers._standing import Gain, Past
 from tunesmith.space import Column, Config, Space
 
@@ -66,6 +67,7 @@ class PB2(msgspec.Struct, frozen=True, tag="pb2"):
         if not 0 < self.gamma <= 1:
             raise ValueError(f"PB2: gamma={self.gamma} must be in (0, 1]")
 
+    @one_thread
     def explore(self, space: Space, config: Config, rng: np.random.Generator, past: Past) -> Config:
         """The configuration that promises most at this time, inside the space; a neighbour of the given one where no
         candidate honours the constraints.

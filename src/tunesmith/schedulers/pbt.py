@@ -15,12 +15,9 @@ import numpy as np
 
 from tunesmith.records import Constraint, Decision, Fork, Goal
 from tunesmith.schedulers._exploit import Tournament, Truncation, TTest
-from tunesmith.schedulers._explore import Explore, Jitter, Perturb
 from tunesmith.schedulers._population import Population, Slot, State
 from tunesmith.schedulers._standing import Standing, ranked
 from tunesmith.space import Space
-
-__all__ = ["PBT", "Backtrack", "Explore", "Jitter", "Perturb", "State", "TTest", "Tournament", "Truncation"]
 
 
 class Backtrack(msgspec.Struct, frozen=True):

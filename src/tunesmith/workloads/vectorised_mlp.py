@@ -1,7 +1,7 @@
 """A small neural network that learns to tell images apart, in JAX: a population of it is one program.
 
 One *step* of the study is a fixed number of minibatch updates followed by one evaluation, as in
-:mod:`tunesmith.workloads.mlp`; the hyperparameters are the same, too.
+:mod:`tunesmith.workloads.mlp`; the hyperparameters are the same, too, but for label smoothing.
 """
 
 from __future__ import annotations
