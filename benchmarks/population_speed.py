@@ -1,34 +1,39 @@
-"""How fast a population trains as one program: beside a hand-written JAX loop, and beside PyTorch, member by member.
+"""How fast a population trains as one program: beside a hand-written JAX loop, and beside PyTorch in processes.
 
     python benchmarks/population_speed.py --case digits
-    python benchmarks/population_speed.py --case mlp transformer lstm cnn exploit --members 64 --bf16
+    python benchmarks/population_speed.py --case mlp transformer lstm cnn ppo exploit
+    python benchmarks/population_speed.py --case transformer cnn --bf16
 
-A member-step is one update of one member's weights, on a minibatch of its own. ``system`` is a whole study: population
-based training through the driver, decisions, forks on the device and log included. ``bare`` calls the same compiled
-step in a loop that does nothing else. ``torch`` trains one network in PyTorch, eagerly, and so many of them take so
-many times as long. All train on random data; compilation is not counted. Figures are medians; on a machine that others
-use too compare those of processor time ("CPU").
+A member-step is one update of one member's weights, on a minibatch of its own (for ``ppo``: a step of an environment).
+``system`` is a whole study: population based training through the driver, decisions, forks on the device and log
+included. ``bare`` calls the same compiled step in a loop that does nothing else. The others train one network a process
+in PyTorch (``population_rivals.py``), and so many of them take so many times as long. All train on random data, ``ppo``
+in CartPole; compilation is not counted. Figures are medians; on a machine that others use too compare those of
+processor time ("CPU"). ``--devices 2`` deals the members out to two GPUs.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import population_rivals as rivals
 from jax import numpy as jnp
 
 import tunesmith as ts
 from tunesmith.execution import Checkpoints, JaxTask, Options, Vectorised, drive
 
-CONFIG = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4}
 SPACE = ts.Space(
     {
         "lr": ts.Float(1e-4, 1e-2, log=True),
@@ -70,12 +75,6 @@ class MLP:
         for layer in weights[:-1]:
             x = jax.nn.relu(apply(layer, x))
         return cross_entropy(apply(weights[-1], x), y)
-
-    def torch(self) -> Any:
-        from torch import nn
-
-        layers = [m for a, b in pairwise(self.widths) for m in (nn.Linear(a, b), nn.ReLU())]
-        return nn.Sequential(*layers[:-1])
 
 
 class Transformer:
@@ -175,15 +174,6 @@ class CNN:
         return (h32 * layer["scale"]).astype(x.dtype)
 
 
-CASES = {
-    "digits": (MLP(64, 32, 10), 64, 64, 200),  # the model, the batch, members, updates a step
-    "mlp": (MLP(784, 512, 512, 10), 128, 256, 500),
-    "transformer": (Transformer(), 32, 64, 50),
-    "lstm": (LSTM(), 32, 64, 50),
-    "cnn": (CNN(), 128, 64, 20),
-}
-
-
 class Training:
     """The pure functions: SGD with momentum; for transformer and LSTM Adam, with ``momentum`` as its first beta."""
 
@@ -227,17 +217,54 @@ def adam(state: Any, slope: Any, config: Any) -> Any:
     return weights, first, second, count
 
 
+@dataclass
+class Case:
+    """What is trained, with how many members and updates a step of the study.
+
+    ``work`` is what is counted of a member's step: its updates, or the steps of its environments.
+    """
+
+    pure: Any
+    space: ts.Space
+    members: int
+    updates: int
+    work: int
+
+
+def case(name: str, members: int | None, updates: int | None, bf16: bool) -> Case:
+    """By its name; members and updates where they are not given are those of the figures in the documents."""
+    if name == "ppo":
+        sys.path.append(str(Path(__file__).parent.parent / "examples"))
+        from reinforcement_learning import SPACE as SPACE_OF_PPO
+        from reinforcement_learning import ActorCritic
+
+        agent = ActorCritic(environments=4, unroll=128, updates=updates or 200)
+        return Case(agent, SPACE_OF_PPO, members or 1024, agent.updates, agent.updates * 4 * 128)
+    model, batch, usual, many = {
+        "digits": (MLP(64, 32, 10), 64, 64, 200),
+        "mlp": (MLP(784, 512, 512, 10), 128, 256, 500),
+        "transformer": (Transformer(), 32, 64, 100),
+        "lstm": (LSTM(), 32, 64, 100),
+        "cnn": (CNN(), 128, 64, 40),
+    }[name]
+    many = updates or many
+    return Case(Training(model, batch, many, bf16), SPACE, members or usual, many, many)
+
+
 # -- the ways, each a function that trains for so many steps of the study ---------------------------------------------
 
 
-def bare(pure: Training, members: int) -> Callable[[int], object]:
+def bare(given: Case) -> Callable[[int], object]:
+    """The hand-written loop."""
+    pure, members = given.pure, given.members
     keys = jax.random.split(jax.random.key(0), members)
-    configs = {name: jnp.full(members, value) for name, value in CONFIG.items()}
-    data = jax.device_put(pure.data)
+    middle = given.space.sample(np.random.default_rng(0))
+    configs = {name: jnp.full(members, value) for name, value in middle.items()}
+    data = (jax.device_put(pure.data),) if hasattr(pure, "data") else ()
     step = jax.jit(
-        lambda state, keys: jax.vmap(lambda s, c, k: pure.step(s, c, k, data))(state, configs, keys), donate_argnums=0
+        lambda state, keys: jax.vmap(lambda s, c, k: pure.step(s, c, k, *data))(state, configs, keys), donate_argnums=0
     )
-    held = [jax.jit(jax.vmap(lambda k: pure.init(CONFIG, k, data)))(keys)]
+    held = [jax.jit(jax.vmap(lambda k: pure.init(middle, k, *data)))(keys)]
 
     def train(steps: int) -> object:
         for number in range(steps):
@@ -247,36 +274,17 @@ def bare(pure: Training, members: int) -> Callable[[int], object]:
     return train
 
 
-def system(task: JaxTask, members: int, every: int) -> Callable[[int], object]:
+def system(task: JaxTask, given: Case, every: int) -> Callable[[int], object]:
+    """A study."""
+    goal = ts.Goal("reward", maximise=True) if "myopia" in given.space else ts.Goal("loss")
+
     def train(steps: int) -> object:
-        pbt = ts.schedulers.PBT(population=members, ready=1, steps=steps, synchronous=True)
-        study = ts.Study(SPACE, ts.Goal("loss"), scheduler=pbt)
+        pbt = ts.schedulers.PBT(population=given.members, ready=1, steps=steps, synchronous=True)
+        study = ts.Study(given.space, goal, scheduler=pbt)
         with tempfile.TemporaryDirectory() as root:
-            options = Options(("loss",), root if every else None)
-            executor = Vectorised(task, options, members=members, keep=study.startable)
+            options = Options((goal.metric,), root if every else None)
+            executor = Vectorised(task, options, members=given.members, keep=study.startable)
             return drive(study, executor, checkpoints=Checkpoints(root) if every else None)
-
-    return train
-
-
-def sequential(model: Any, batch: int, updates: int, bf16: bool) -> Callable[[int], object]:
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(1)
-    torch.backends.cuda.matmul.allow_tf32 = True
-    network = model.torch().to(device)
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
-    x = torch.randn(ROWS, *model.shape, device=device)
-    y = torch.randint(0, model.classes, (ROWS,), device=device)
-
-    def train(steps: int) -> object:
-        for _ in range(steps * updates):
-            rows = torch.randint(0, ROWS, (batch,), device=device)
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(network(x[rows]), y[rows]).backward()
-            optimizer.step()
-        return next(network.parameters()).sum().item()
 
     return train
 
@@ -291,62 +299,77 @@ def rate(train: Callable[[int], object], work: int, seconds: float) -> tuple[flo
     return steps * work / (time.perf_counter() - begun), steps * work / (time.process_time() - used)
 
 
-def measured(case: str, given: argparse.Namespace) -> None:
-    model, batch, members, updates = CASES[case]
-    members, updates = given.members or members, given.updates or updates
-    pure = Training(model, batch, updates, given.bf16)
-    task = JaxTask(pure, chunk=given.chunk or members, checkpoint_every=max(1, given.every))
-    ways = {"bare": (bare(pure, members), members), "system": (system(task, members, given.every), members)}
-    if hasattr(model, "torch"):
-        ways["torch"] = (sequential(model, batch, min(updates, 200), given.bf16), 1)
+def measured(name: str, given: argparse.Namespace) -> None:
+    """All ways of a case, and what the whole study is beside each."""
+    this = case(name, given.members, given.updates, given.bf16)
+    devices = jax.devices()[: given.devices] if given.devices > 1 else None
+    task = JaxTask(this.pure, chunk=given.chunk or this.members, checkpoint_every=max(1, given.every), devices=devices)
+    ways = {"system": system(task, this, given.every)}
+    if devices is None:
+        ways["bare"] = bare(this)
     found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
-    for train, _ in ways.values():
+    for train in ways.values():
         train(2)  # compiled
     for _ in range(given.repeat):  # in turns
-        for way, (train, rows) in ways.items():
-            each = min(updates, 200) if way == "torch" else updates
-            found[way].append(rate(train, rows * each, given.seconds))
-    wall, cpu = ({way: statistics.median(x[i] for x in rates) for way, rates in found.items()} for i in (0, 1))
-    name = f"{case}, {'bf16' if given.bf16 else 'f32'}, {members} members, {updates} updates a step"
-    for way in ways:
-        ratios = [f"{t['system'] / t[way]:.3g}" for t in (wall, cpu)]
-        print(f"| {name} | {way} | {wall[way]:,.0f} | {cpu[way]:,.0f} | {ratios[0]} | {ratios[1]} |", flush=True)
+        for way, train in ways.items():
+            found[way].append(rate(train, this.members * this.work, given.seconds))
+    whole = tuple(statistics.median(x[i] for x in found["system"]) for i in (0, 1))
+    title = f"{name}, {'bf16' if given.bf16 else 'f32'}, {this.members} members, {this.updates} updates a step"
+    for way, rates in found.items():
+        wall, cpu = (statistics.median(x[i] for x in rates) for i in (0, 1))
+        print(f"| {title} | {way} | {wall:,.0f} | {whole[0] / wall:.3g} | {whole[1] / cpu:.3g} |", flush=True)
+    for processes, graph, mps in given.rivals if name in rivals.CASES else ():
+        way = f"PyTorch, {processes} x {'graph' if graph else 'eager'}{' + MPS' if mps else ''}"
+        try:
+            wall = rivals.measure(name, processes, graph, mps, given.bf16, given.seconds)
+        except Exception as error:  # a rival that can't train is none
+            print(f"| {title} | {way} | {error} | | |", flush=True)
+            continue
+        print(f"| {title} | {way} | {wall:,.0f} | {whole[0] / wall:.3g} | |", flush=True)
 
 
 def exploit(given: argparse.Namespace) -> None:
     """A fifth of the members copies another one."""
-    members = given.members or 1024
-    task = JaxTask(Training(MLP(784, 512, 512, 10), 128, 1, False))
-    group = task.group(CONFIG)
-    stack = task.stack(group, members)
-    rows = np.random.default_rng(0).permutation(members)[: 2 * (members // 5)].tolist()
-    to, origin = rows[: members // 5], rows[members // 5 :]
+    this = case("mlp", given.members or 1024, 1, False)
+    task = JaxTask(this.pure)
+    group = task.group(this.space.sample(np.random.default_rng(0)))
+    stack = task.stack(group, this.members)
+    rows = np.random.default_rng(0).permutation(this.members)[: 2 * (this.members // 5)].tolist()
+    to, origin = rows[: this.members // 5], rows[this.members // 5 :]
     seconds = []
     for _ in range(given.repeat * 5 + 2):
         begun = time.perf_counter()
         stack.copy(to, stack, origin)
         jax.block_until_ready(stack.leaves)
         seconds.append(time.perf_counter() - begun)
-    print(
-        f"exploit: {len(to)} of {members} MLPs 784-512-512-10 copied in {1e3 * statistics.median(seconds[2:]):.3g} ms"
-    )
+    print(f"exploit: {len(to)} of {this.members} MLPs copied in {1e3 * statistics.median(seconds[2:]):.3g} ms")
+
+
+RIVALS = {"eager": (1, False, False), "graph": (1, True, False), "shared": (4, False, False), "mps": (8, True, True)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", nargs="+", choices=[*CASES, "exploit"], default=["digits"])
+    names = ["digits", "mlp", "transformer", "lstm", "cnn", "ppo", "exploit"]
+    parser.add_argument("--case", nargs="+", choices=names, default=["digits"])
     parser.add_argument("--members", type=int, help="by default what the case says")
     parser.add_argument("--updates", type=int, help="updates a step of the study; between two of them members decide")
     parser.add_argument("--chunk", type=int, help="members trained at a time; all by default")
     parser.add_argument("--every", type=int, default=0, help="every so many jobs checkpoints are written; 0: none")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16, with weights in float32")
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument(
+        "--rivals", nargs="*", choices=RIVALS, default=["eager"],
+        help="one PyTorch process, eagerly or as a CUDA graph; four that share the GPU; eight with graphs and MPS",
+    )  # fmt: skip
     parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement")
     parser.add_argument("--repeat", type=int, default=3)
     given = parser.parse_args()
-    print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}")
-    print("| case | way | member-steps/s | per s of CPU | system is | of CPU |\n|---|---|--:|--:|--:|--:|", flush=True)
-    for case in given.case:
-        exploit(given) if case == "exploit" else measured(case, given)
+    given.rivals = [RIVALS[name] for name in given.rivals]
+    print(f"JAX {jax.__version__} on {given.devices} x {jax.devices()[0].device_kind}")
+    print("| case | way | member-steps/s | system is | of CPU |\n|---|---|--:|--:|--:|", flush=True)
+    for name in given.case:
+        exploit(given) if name == "exploit" else measured(name, given)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ Agents, environments and training are one program on one device: a population of
 
     pip install 'tunesmith[rl]'
     python examples/reinforcement_learning.py                                   # CartPole: a minute or two on a laptop
-    python examples/reinforcement_learning.py --env Breakout-MinAtar --steps 100 --population 64
+    python examples/reinforcement_learning.py --env Breakout-MinAtar --steps 50 --updates 40 --width 128 --population 64
 
 ``--method`` compares: ``pbt``; ``weights`` and ``hyperparameters``, which copy only the one or the other; ``random``
-search with as many agents and steps.
+search with as many agents and steps. ``--exploit t-test`` is what the paper did in its games.
 """
 
 from __future__ import annotations
@@ -16,17 +16,15 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnax
 import jax
 import optax
+from ablations import Problem, parser, run
 from jax import numpy as jnp
 
 import tunesmith as ts
-from tunesmith.analysis.figures import plot_lineage, plot_schedule
-from tunesmith.analysis.schedule import schedule
 from tunesmith.execution import JaxTask
 
 
@@ -47,7 +45,7 @@ class ActorCritic:
 
     Attributes:
         env: a name of ``gymnax.registered_envs``.
-        environments: of one agent.
+        environments: of one agent. Half of them select, the other half only report.
         unroll: steps of an environment between two updates.
         updates: a step of the study has so many rollouts.
         epochs, minibatches: passes over a rollout, and parts of a pass.
@@ -56,7 +54,7 @@ class ActorCritic:
     """
 
     env: str = "CartPole-v1"
-    environments: int = 8
+    environments: int = 16
     unroll: int = 64
     updates: int = 10
     epochs: int = 4
@@ -67,7 +65,8 @@ class ActorCritic:
     @cached_property
     def game(self) -> tuple[Any, Any]:
         """The environment and its parameters."""
-        made: tuple[Any, Any] = gymnax.make(self.env)
+        with jax.ensure_compile_time_eval():  # what it holds belongs to no program
+            made: tuple[Any, Any] = gymnax.make(self.env)
         return made
 
     @property
@@ -95,13 +94,14 @@ class ActorCritic:
         """So many rollouts, each followed by updates.
 
         Returns:
-            the state, and as ``reward`` the mean return of the last episodes (while none has ended: so far).
+            the state, and as ``reward`` the mean return of the last episodes (while none has ended: so far) in the
+            first half of the environments; the other half gives ``test_reward``, which nothing decides by.
         """
         keys = jax.random.split(key, self.updates)
         state, entropies = jax.lax.scan(lambda state, key: self.update(state, config, key), state, keys)
-        ended = ~jnp.isnan(state["returns"])
-        last = jnp.where(ended, state["returns"], 0).sum() / jnp.maximum(ended.sum(), 1)
-        return state, {"reward": jnp.where(ended.any(), last, state["sums"].mean()), "entropy": entropies.mean()}
+        half = self.environments // 2
+        metrics = {"reward": slice(None, half), "test_reward": slice(half, None)}
+        return state, {name: last(state, part) for name, part in metrics.items()} | {"entropy": entropies.mean()}
 
     def update(self, state: dict[str, Any], config: Any, key: Any) -> tuple[dict[str, Any], Any]:
         """A rollout and what is learned from it."""
@@ -142,6 +142,14 @@ class ActorCritic:
         returns = jnp.where(ended[:, None], jnp.column_stack([state["returns"][:, 1:], sums]), state["returns"])
         after = {**state, "seen": seen, "games": games, "sums": jnp.where(ended, 0.0, sums), "returns": returns}
         return after, Moment(state["seen"], action, log_prob, value, reward, ended)
+
+
+def last(state: dict[str, Any], part: slice) -> Any:
+    """The mean return of the last episodes in some of the environments."""
+    returns = state["returns"][part]
+    ended = ~jnp.isnan(returns)
+    mean = jnp.where(ended, returns, 0).sum() / jnp.maximum(ended.sum(), 1)
+    return jnp.where(ended.any(), mean, state["sums"][part].mean())
 
 
 def layer(key: Any, inputs: int, outputs: int, scale: float = 2**0.5) -> dict[str, Any]:
@@ -191,41 +199,29 @@ SPACE = ts.Space(
 )
 
 
-def scheduler(method: str, population: int, ready: int, steps: int) -> ts.schedulers.Scheduler[Any]:
-    """Who trains when."""
-    if method == "random":
-        return ts.schedulers.Full(steps)
-    inherit = "both" if method == "pbt" else method
-    return ts.schedulers.PBT(population=population, ready=ready, steps=steps, inherit=inherit)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--env", default="CartPole-v1", help="a name of gymnax")
-    parser.add_argument("--method", choices=("pbt", "weights", "hyperparameters", "random"), default="pbt")
-    parser.add_argument("--population", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--ready", type=int, default=2, help="steps between two decisions")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--store", help="a file for the study; with it, a run that was stopped goes on")
-    parser.add_argument("--figures", type=Path, help="a folder for the pictures")
-    options = parser.parse_args()
-    study = ts.tune(
-        JaxTask(ActorCritic(options.env), members=options.population),
-        SPACE,
-        maximise="reward",
-        sampler=ts.samplers.QMC(),
-        scheduler=scheduler(options.method, options.population, options.ready, options.steps),
-        trials=options.population if options.method == "random" else None,
-        seed=options.seed,
-        store=options.store,
+def problem(given: argparse.Namespace) -> Problem:
+    """What the options say."""
+    return Problem(
+        name=given.env,
+        task=JaxTask(ActorCritic(given.env, updates=given.updates, width=given.width), members=given.population),
+        space=SPACE,
+        goal=ts.Goal("reward", maximise=True),
+        report="test_reward",
+        population=given.population,
+        steps=given.steps,
+        ready=given.ready,
     )
-    print(f"{options.env}, {options.method}: reward {study.best.metrics['reward']:.1f} with {study.best.config}")
-    if options.figures:
-        options.figures.mkdir(parents=True, exist_ok=True)
-        plot_schedule(schedule(study), study).savefig(options.figures / "schedule.png")
-        plot_lineage(study).savefig(options.figures / "lineage.png")
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The options."""
+    made = parser(__doc__, population=32, steps=40, ready=2)
+    made.add_argument("--env", default="CartPole-v1", help="a name of gymnax")
+    made.add_argument("--updates", type=int, default=10, help="rollouts in a step of the study")
+    made.add_argument("--width", type=int, default=64, help="of the two hidden layers")
+    return made
 
 
 if __name__ == "__main__":
-    main()
+    given = arguments().parse_args()
+    run(problem(given), given)

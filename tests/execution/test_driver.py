@@ -90,7 +90,9 @@ def test_a_bad_end_costs_one_job(how, tmp_path):
 
 def test_a_study_in_which_everything_fails_ends_with_the_first_error(tmp_path, caplog):
     def broken(config):
-        raise RuntimeError("no such data set")
+        error = RuntimeError("no such data set")
+        error.add_note("A note: look into the documents.")
+        raise error
 
     study, executor = made(tmp_path, broken, ts.schedulers.Full(1), trials=1000)
     with pytest.raises(ExecutionError, match=r"(?s)11 trials in a row have failed, .* \(11 times\):.*no such data set"):

@@ -107,3 +107,38 @@ def reference(number):
         weights, loss = pure.step(weights, {"lr": 0.02 * (number + 1)}, rows)
         losses.append(loss.item())
     return losses
+
+
+class OnDevice(Network):
+    """The same network, where it is to be trained."""
+
+    def __init__(self, device):
+        super().__init__()
+        self.x = self.x.to(device)
+
+    def step(self, weights, config, rows):
+        weights, loss = super().step(weights, config, rows)
+        return weights, {"score": loss}
+
+
+class Waiting(OnDevice):
+    """A CUDA graph can't be made of this one: it reads a value in the middle."""
+
+    def step(self, weights, config, rows):
+        torch.zeros((), device=self.x.device).item()
+        return super().step(weights, config, rows)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("chunk", [1, 8])
+@pytest.mark.parametrize("make", [OnDevice, Waiting])
+def test_a_cuda_graph_trains_as_the_step_does(make, chunk, caplog):
+    def best(graph):
+        task = TorchTask(make("cuda"), device="cuda", chunk=chunk, graph=graph)
+        pbt = ts.schedulers.PBT(population=8, ready=2, steps=8, synchronous=True)
+        study = ts.tune(task, {"lr": ts.Float(1e-3, 0.3, log=True)}, minimise="score", scheduler=pbt)
+        assert ts.replay(study) == []
+        return [trial.last("score") for trial in study.trials]
+
+    assert best(True) == pytest.approx(best(False), rel=1e-3)
+    assert ("can't be a CUDA graph" in caplog.text) == (make is Waiting)

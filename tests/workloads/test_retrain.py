@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tunesmith.execution import JaxTask
 from tunesmith.execution.base import ExecutionError
 from tunesmith.execution.retrain import retrain
 from tunesmith.workloads.mlp import ImageMLP
@@ -24,6 +25,38 @@ def test_a_schedule_that_matters_beats_its_last_values(workers: int) -> None:
     assert schedule == pytest.approx([1.2 - 2 * shrunk] * 2)
     assert constant == pytest.approx([1.2 - 0.81 - (0.9 * 0.98**200) ** 2] * 2)
     assert found.seeds == (0, 1)
+
+
+class Pure:
+    """The toy, written for ``JaxTask``."""
+
+    def init(self, config: Any, key: Any) -> Any:
+        import jax.numpy as jnp
+
+        return jnp.full(2, 0.9)
+
+    def step(self, theta: Any, config: Any, key: Any) -> tuple[Any, dict[str, Any]]:
+        import jax.numpy as jnp
+
+        theta = theta * (1 - 0.02 * jnp.stack([config["h0"], config["h1"]]))
+        return theta, {"q": 1.2 - jnp.square(theta).sum()}
+
+
+class Watched(JaxTask):
+    """Knows how many members its stacks have room for."""
+
+    def stack(self, group: Any, rows: int) -> Any:
+        self.rows = rows
+        return super().stack(group, rows)
+
+
+def test_all_seeds_as_one_program() -> None:
+    task = Watched(Pure(), chunk=64)
+    found = retrain(task, switch, 200, metric="q", seeds=range(3))
+    schedule, constant = found.pairs("q")
+    assert schedule == pytest.approx([1.2 - 2 * (0.9 * 0.98**100) ** 2] * 3, rel=1e-5)
+    assert constant == pytest.approx([1.2 - 0.81 - (0.9 * 0.98**200) ** 2] * 3, rel=1e-5)
+    assert task.rows >= 2 * 3
 
 
 def test_progress_counts_the_steps_of_all_trainings() -> None:

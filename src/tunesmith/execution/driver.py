@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import signal
 import threading
 import time
@@ -278,7 +279,13 @@ class _Failures:
         """Say how often the logged errors have come again."""
         for error, times in self.errors.items():
             if times > 1:
-                log.warning("%d trials have failed with: %s", times, error.splitlines()[-1] if error else "")
+                log.warning("%d trials have failed with: %s", times, _headline(error))
+
+
+def _headline(error: str) -> str:
+    """The line of a traceback that names the exception, whatever notes follow it; of another text the last line."""
+    lines = error.splitlines() or [""]
+    return next((line for line in reversed(lines) if re.match(r"[\w.]*[A-Z]\w*(: |$)", line)), lines[-1])
 
 
 class _Retention:

@@ -71,8 +71,12 @@ class JaxTask(StackedTask):
 
     def capacity(self, members: int, most: int) -> int:
         """As many rows on every device."""
+        return self.even(super().capacity(members, most))
+
+    def even(self, rows: int) -> int:
+        """So many rows or a few more, as many on every device."""
         count = len(self.devices or (None,))
-        return -(-super().capacity(members, most) // count) * count
+        return -(-rows // count) * count
 
     # -- devices
 
@@ -124,14 +128,13 @@ class JaxTask(StackedTask):
             jax.config.update("jax_compilation_cache_dir", self.cache)
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         programs = _Programs(self, group, chunk)
-        if what == "init":
-            return jax.jit(programs.init)  # type: ignore[no-any-return]
-        run = programs.run
-        if self.sharding is not None:
+        init, run = programs.init, programs.run
+        if self.sharding is not None:  # every device has its rows
             rows, whole, columns = _spec(_AXIS), _spec(), _spec(None, _AXIS)
-            given = (rows, rows, rows, rows, whole, whole)
-            run = jax.shard_map(run, mesh=self._mesh(), in_specs=given, out_specs=(rows, columns), check_vma=False)
-        return jax.jit(run, donate_argnums=0)  # type: ignore[no-any-return]
+            shard = partial(jax.shard_map, mesh=self._mesh(), check_vma=False)
+            init = shard(init, in_specs=(rows, rows, whole), out_specs=rows)
+            run = shard(run, in_specs=(rows, rows, rows, rows, whole, whole), out_specs=(rows, columns))
+        return jax.jit(init) if what == "init" else jax.jit(run, donate_argnums=0)  # type: ignore[no-any-return]
 
     def _shape(self, group: Group) -> Layout:
         jax = _jax()
@@ -246,9 +249,14 @@ class JaxStack:
 
     def init(self, rows: Sequence[int], members: Members) -> None:
         """States at step 0; see :class:`tunesmith.execution.stacks.Stack` for these methods."""
-        padded = members.take([*range(len(rows)), *[0] * (power(len(rows)) - len(rows))])
-        leaves = self.task.program(members.group, "init")(_columns(padded), _seed(padded.seeds), self.task.data)
-        self._put(rows, leaves, range(len(rows)))
+        fill = self.task.even(power(len(rows))) - len(rows)
+        padded = members.take([*range(len(rows)), *[0] * fill])
+        placed = _jax().tree.map(self.task.place, (_columns(padded), _seed(padded.seeds)))
+        leaves = self.task.program(members.group, "init")(*placed, self.task.data)
+        if list(rows) == list(range(self.rows)) and not fill:
+            self.leaves = leaves
+        else:
+            self._put(rows, leaves, range(len(rows)))
 
     def copy(self, rows: Sequence[int], source: Any, sources: Sequence[int]) -> None:
         """A gather and a scatter in one program."""

@@ -14,6 +14,8 @@ from tunesmith.execution.base import ExecutionError, Executor, Report
 from tunesmith.execution.inline import Inline
 from tunesmith.execution.processes import Processes
 from tunesmith.execution.session import Options
+from tunesmith.execution.stacks import StackedTask
+from tunesmith.execution.vectorised import Vectorised
 from tunesmith.space import Config
 from tunesmith.study import Job
 from tunesmith.trials import Checkpoint
@@ -69,7 +71,8 @@ def retrain(
     Where the schedule changes, the training goes on from a checkpoint as a fork does, with the new configuration.
 
     Args:
-        train: training code, as for ``tune``. It must save its state, if the schedule changes at all.
+        train: training code, as for ``tune``. It must save its state, if the schedule changes at all. A ``JaxTask`` or
+            ``TorchTask`` trains all seeds as one program.
         schedule: the configuration as a function of the step.
         steps: how long to train.
         metric: a metric that every step must have.
@@ -89,10 +92,17 @@ def retrain(
     runs += [_Run("constant values", seed, [_Stretch(0, steps, last)]) for seed in seeds]
     with tempfile.TemporaryDirectory(prefix="tunesmith-") as root:
         options = Options((metric,), root, warm=1)
-        made = Processes(train, options, workers=workers) if workers else Inline(as_task(train), options)
-        with contextlib.closing(made) as executor:
+        with contextlib.closing(_executor(train, options, workers, len(runs))) as executor:
             ends = _drive(executor, runs, progress)
     return Retrained(seeds, tuple(ends[: len(seeds)]), tuple(ends[len(seeds) :]))
+
+
+def _executor(train: Any, options: Options, workers: int, runs: int) -> Executor:
+    """Worker processes, or this one: training code that can be stacked then trains all runs side by side."""
+    if workers:
+        return Processes(train, options, workers=workers)
+    task = as_task(train)
+    return Vectorised(task, options, members=runs) if isinstance(task, StackedTask) else Inline(task, options)
 
 
 def _stretches(schedule: Schedule, steps: int) -> list[_Stretch]:

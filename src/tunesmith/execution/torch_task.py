@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from tunesmith.rng import subseed
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger("tunesmith")
 
 Leaves = list[Any]  # the tensors of a state, in the order of the layout
 
@@ -35,14 +38,22 @@ class TorchTask(StackedTask):
         pure: see above.
         device: where the members are; by default the GPU, if there is one.
         compile: whether ``torch.compile`` compiles the step.
+        graph: whether a step on a GPU becomes one CUDA graph, so that one launch takes the place of thousands. A step
+            that can't be captured (it waits for a value, say) is run as it is, with a warning.
         others: see :class:`tunesmith.execution.stacks.StackedTask`.
     """
 
     def __init__(
-        self, pure: Any, *, device: torch.device | str | None = None, compile: bool = False, **others: Any
+        self,
+        pure: Any,
+        *,
+        device: torch.device | str | None = None,
+        compile: bool = False,
+        graph: bool = True,
+        **others: Any,
     ) -> None:
         super().__init__(pure, **others)
-        self._device, self.compile = device, compile
+        self._device, self.compile, self.graph = device, compile, graph
         self._made: dict[Any, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -95,10 +106,9 @@ class TorchTask(StackedTask):
             metrics = metrics if isinstance(metrics, Mapping) else {"": metrics}
             return after, {name: torch.as_tensor(value).double() for name, value in metrics.items()}
 
-        one = torch.compile(step) if self.compile and chunk == 1 else step
         if chunk > 1:
-            together = torch.func.vmap(step, in_dims=0, chunk_size=chunk)
-            return torch.compile(together) if self.compile else together  # type: ignore[no-any-return]
+            return self._faster(torch.func.vmap(step, in_dims=0, chunk_size=chunk))
+        one = self._faster(step)
 
         def in_turn(*stacked: Any) -> Any:
             rows = len(stacked[0][0])
@@ -106,6 +116,55 @@ class TorchTask(StackedTask):
             return trees.tree_map(lambda *members: torch.stack(members), *results)
 
         return in_turn
+
+    def _faster(self, program: Callable[..., Any]) -> Callable[..., Any]:
+        """Compiled and as a CUDA graph, where that is wanted."""
+        program = _torch().compile(program) if self.compile else program
+        return _Captured(program) if self.graph and self.device.type == "cuda" else program
+
+
+class _Captured:
+    """A program as CUDA graphs, one for the shapes of what it is given; it owns their inputs and outputs."""
+
+    def __init__(self, program: Callable[..., Any]) -> None:
+        self.program = program
+        self.graphs: dict[Any, tuple[Any, Leaves, Any] | None] = {}
+
+    def __call__(self, *given: Any) -> Any:
+        from torch.utils import _pytree as trees
+
+        leaves, tree = trees.tree_flatten(given)
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        if shapes not in self.graphs:
+            self.graphs[shapes] = self._capture([leaf.clone() for leaf in leaves], tree)
+        captured = self.graphs[shapes]
+        if captured is None:
+            return self.program(*given)
+        graph, inputs, outputs = captured
+        for own, new in zip(inputs, leaves, strict=True):
+            own.copy_(new)
+        graph.replay()
+        return trees.tree_map(lambda own: own.clone(), outputs)
+
+    def _capture(self, inputs: Leaves, tree: Any) -> tuple[Any, Leaves, Any] | None:
+        torch = _torch()
+        from torch.utils import _pytree as trees
+
+        given = trees.tree_unflatten(inputs, tree)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(2):  # libraries choose their kernels, torch.compile compiles
+                self.program(*given)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                outputs = self.program(*given)
+        except RuntimeError as error:
+            log.warning("the step can't be a CUDA graph and runs as it is: %s", error)
+            return None
+        return graph, inputs, outputs
 
 
 class TorchStack:

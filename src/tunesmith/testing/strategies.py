@@ -10,7 +10,20 @@ from msgspec.structs import replace
 
 from tunesmith import Study, samplers
 from tunesmith.records import AnyEvent
-from tunesmith.schedulers import PBT, Full, Jitter, Perturb, Race, Tournament, Truncation, TTest
+from tunesmith.schedulers import (
+    FIRE,
+    MFPBT,
+    PB2,
+    PBT,
+    Backtrack,
+    Full,
+    Jitter,
+    Perturb,
+    Race,
+    Tournament,
+    Truncation,
+    TTest,
+)
 from tunesmith.space import (
     Categorical,
     Config,
@@ -148,21 +161,30 @@ _EXPLORE = st.one_of(
     st.none(),
     st.builds(Jitter, st.floats(0.01, 0.5)),
     st.builds(Perturb, factor=st.floats(1.01, 3), resample=st.floats(0, 1)),
+    st.just(PB2(window=20)),
 )
 
 
-def populations() -> st.SearchStrategy[PBT]:
-    """Small populations with every kind of exploit, explore and inheritance."""
-    return st.builds(
+def populations() -> st.SearchStrategy[Any]:
+    """Small populations of every kind, with every kind of exploit, explore and inheritance."""
+    common: dict[str, Any] = {
+        "ready": st.integers(1, 5),
+        "steps": st.integers(5, 20),
+        "explore": _EXPLORE,
+        "synchronous": st.booleans(),
+    }
+    pbt = st.builds(
         PBT,
         population=st.integers(2, 8),
-        ready=st.integers(1, 5),
-        steps=st.integers(5, 20),
         exploit=_EXPLOIT,
-        explore=_EXPLORE,
         inherit=st.sampled_from(["both", "weights", "hyperparameters"]),
-        synchronous=st.booleans(),
+        backtrack=st.none() | st.builds(Backtrack, rungs=st.integers(1, 2), times=st.integers(1, 3)),
+        **common,
     )
+    frequencies = st.sampled_from([(1,), (1, 2), (3, 1)])
+    mfpbt = st.builds(MFPBT, population=st.integers(4, 8), frequencies=frequencies, **common)
+    fire = st.builds(FIRE, population=st.integers(5, 8), span=st.integers(1, 3), **common)
+    return pbt | mfpbt | fire
 
 
 _REPEATING = st.one_of(

@@ -1,0 +1,216 @@
+"""PBT, its ablations and random search on the examples: games, translation, images that are made up.
+
+    python benchmarks/pbt_domains.py reinforcement_learning --seeds 10 --out rl.jsonl
+    python benchmarks/pbt_domains.py translation --seeds 10 --retrain 3 --out mt.jsonl -- --data multi30k
+    python benchmarks/pbt_domains.py --table rl.jsonl mt.jsonl
+
+The first is the name of a script in ``examples/``; what follows ``--`` are options of its own. A row is written for
+every study, so that what was stopped goes on where it was (and several processes may write rows of different seeds to
+files of their own). All methods have, for a seed, the same first generation and train as many members for as many
+steps. The goal selects the best member; ``report`` is what it is worth by a metric that has decided nothing.
+``--retrain 3`` is the schedule test: the winner's schedule, and its last values held constant, each train three networks
+from scratch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunesmith import Study, replay
+from tunesmith.analysis.figures import plot_lineage, plot_schedule
+from tunesmith.analysis.lineage import lineage
+from tunesmith.analysis.schedule import schedule
+from tunesmith.analysis.tables import difference, population, summary
+from tunesmith.execution.retrain import retrain
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+Row = dict[str, Any]
+
+
+# -- studies -----------------------------------------------------------------------------------------------------------
+
+
+def leader(study: Study, steps: int) -> list[float | None]:
+    """The best value of the goal at every step."""
+    goal = study.goals[0]
+    found: dict[int, list[float]] = defaultdict(list)
+    for trial in study.trials:
+        for step, value in zip(*trial.values(goal.metric), strict=True):
+            found[step].append(value)
+    return [min(found[step], key=goal.loss) if step in found else None for step in range(1, steps + 1)]
+
+
+def play(problem: Any, method: str, exploit: str, seed: int, again: int, figures: Path | None, **others: Any) -> Row:
+    """One study, and its schedule test."""
+    begun = time.perf_counter()
+    study = problem.search(method, exploit, seed, progress=False, **others)
+    seconds = time.perf_counter() - begun  # the first study compiles
+    assert replay(study) == [], "the log does not give the same decisions again"
+    found = summary(method, study, problem.report)
+    assert found.steps == problem.population * problem.steps or found.failed, "the budgets are not equal"
+    winner = schedule(study)
+    row = {
+        "problem": problem.name, "method": method, "exploit": exploit if method != "random" else "",
+        "population": problem.population, "steps": problem.steps, "ready": problem.ready, "seed": seed,
+        "best": found.best, "report": found.report, "median": found.report_median, "failed": found.failed,
+        "curve": leader(study, problem.steps), "seconds": seconds,
+        "schedule": [[segment.start, segment.config] for segment in winner.segments],
+        "survivors": len({lineage(study).ancestors(member.id)[0].id for member in population(study)}),
+    }  # fmt: skip
+    if again and method == "pbt" and len(winner.segments) > 1:
+        seeds = [1_000_000 + again * seed + number for number in range(again)]
+        trained = retrain(problem.task, winner, problem.steps, metric=problem.goal.metric, seeds=seeds)
+        row["retrained"] = trained.pairs(problem.report)
+    if figures is not None:
+        figures.mkdir(parents=True, exist_ok=True)
+        name = f"{problem.name}-{method}-{seed}".replace("/", "-")
+        plot_schedule(winner, study).savefig(figures / f"{name}-schedule.png", dpi=80)
+        plot_lineage(study).savefig(figures / f"{name}-lineage.png", dpi=80)
+    return row
+
+
+def key(row: Row) -> tuple[Any, ...]:
+    """What makes a study."""
+    return tuple(row[name] for name in ("problem", "method", "exploit", "population", "steps", "ready", "seed"))
+
+
+def rows(path: Path) -> list[Row]:
+    """What was written so far."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+
+
+def train(given: argparse.Namespace, rest: list[str]) -> None:
+    """All studies that are not there yet; the seeds one after the other, each with all methods."""
+    sys.path.insert(0, str(EXAMPLES))
+    example = importlib.import_module(given.example)
+    done = {key(row) for row in rows(given.out)}
+    problems = {}
+    for size in given.populations or [None]:
+        options = example.arguments().parse_args([*rest, *([] if size is None else ["--population", str(size)])])
+        problems[size] = example.problem(options)
+        if hasattr(problems[size].task, "chunk"):
+            problems[size].task.chunk = problems[size].population  # all together: nothing is timed
+    for seed in range(given.first, given.first + given.seeds):
+        for problem in problems.values():
+            for method in given.methods:
+                for exploit in given.exploits if method != "random" else [""]:
+                    this = (problem.name, method, exploit, problem.population, problem.steps, problem.ready, seed)
+                    if this in done:
+                        continue
+                    figures = given.figures if seed == 0 else None
+                    row = play(problem, method, exploit or "truncation", seed, given.retrain, figures)
+                    with given.out.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
+                    print(*this, f"{row['best']:.4g} {row['report']:.4g} {row['seconds']:.0f} s", flush=True)
+
+
+# -- what came out -----------------------------------------------------------------------------------------------------
+
+
+def grouped(every: Iterable[Row]) -> dict[tuple[Any, ...], dict[int, Row]]:
+    """Rows by everything but the seed, then by seed."""
+    found: dict[tuple[Any, ...], dict[int, Row]] = defaultdict(dict)
+    for row in sorted(every, key=key):
+        found[key(row)[:-1]][row["seed"]] = row
+    return found
+
+
+def interval(a: list[float], b: list[float]) -> str:
+    """The mean of the paired differences, with its 95% interval."""
+    if len(a) < 2:
+        return ""
+    gap = difference(a, b)
+    return f"{gap.mean:+.3g} [{gap.low:+.3g}, {gap.high:+.3g}]"
+
+
+def table(every: list[Row]) -> Iterator[str]:
+    """Lines of Markdown."""
+    groups = grouped(every)
+    names = "problem, method, exploit, members, seeds, report, against random, better, median of members, survivors"
+    yield f"| {names.replace(', ', ' | ')} |"
+    yield "|---|---|---|--:|--:|--:|--:|--:|--:|--:|"
+    for (problem, method, exploit, size, steps, ready), mine in groups.items():
+        other = groups.get((problem, "random", "", size, steps, ready), {})
+        both = sorted(mine.keys() & other.keys()) if method != "random" else []
+        a, b = ([rows[seed]["report"] for seed in both] for rows in (mine, other))
+        mean, median, left = (
+            np.mean([row[name] for row in mine.values()]) for name in ("report", "median", "survivors")
+        )
+        better = f"{sum(x > y for x, y in zip(a, b, strict=True))} of {len(both)}" if both else ""
+        cells = [problem, method, exploit, size, len(mine), f"{mean:.4g}", interval(a, b), better]
+        yield "| " + " | ".join(map(str, cells)) + f" | {median:.4g} | {left:.2g} |"
+    yield ""
+    yield "| problem | method | schedules | the schedule | its last values | difference |"
+    yield "|---|---|--:|--:|--:|--:|"
+    for (problem, method, *_), mine in groups.items():
+        again = [row["retrained"] for row in mine.values() if row.get("retrained")]
+        if again:
+            a, b = ([float(np.mean(pair[side])) for pair in again] for side in (0, 1))
+            yield f"| {problem} | {method} | {len(a)} | {np.mean(a):.4g} | {np.mean(b):.4g} | {interval(a, b)} |"
+
+
+def draw(every: list[Row], path: Path) -> None:
+    """A panel a problem: at every step the best value of the goal, mean and quartiles over the seeds."""
+    from matplotlib.figure import Figure
+
+    largest = {row["problem"]: 0 for row in every}
+    for row in every:
+        largest[row["problem"]] = max(largest[row["problem"]], row["population"])
+    figure = Figure(figsize=(1 + 3.4 * len(largest), 3.2), layout="constrained")
+    for axes, (problem, size) in zip(figure.subplots(1, len(largest), squeeze=False)[0], largest.items(), strict=True):
+        for (name, method, exploit, members, *_), mine in grouped(every).items():
+            if name != problem or members != size or exploit not in ("", "truncation"):
+                continue
+            curves = np.array([row["curve"] for row in mine.values()], dtype=float)
+            low, high = np.nanquantile(curves, [0.25, 0.75], axis=0)
+            steps = np.arange(1, curves.shape[1] + 1)
+            (line,) = axes.plot(steps, np.nanmean(curves, axis=0), label=method)
+            axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, lw=0)
+        axes.set(title=f"{problem}, {size} members", xlabel="step")
+        axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=90)
+
+
+def main() -> None:
+    own, rest = sys.argv[1:], []
+    if "--" in own:
+        own, rest = own[: own.index("--")], own[own.index("--") + 1 :]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("example", nargs="?", help="a script of examples/, without .py")
+    parser.add_argument("--methods", nargs="+", default=["pbt", "weights", "hyperparameters", "random"])
+    parser.add_argument("--exploits", nargs="+", default=["truncation"])
+    parser.add_argument("--populations", type=int, nargs="+", help="by default the example's")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--retrain", type=int, default=0, help="trainings a schedule, for the schedule test")
+    parser.add_argument("--out", type=Path, default=Path("domains.jsonl"), help="a row a study")
+    parser.add_argument("--figures", type=Path, help="a folder for schedules and lineages of seed 0")
+    parser.add_argument("--table", type=Path, nargs="+", help="train nothing, print what these files hold")
+    parser.add_argument("--figure", type=Path, help="with --table: a picture of the curves")
+    given = parser.parse_args(own)
+    if given.table:
+        every = [row for path in given.table for row in rows(path)]
+        print("\n".join(table(every)))
+        if given.figure:
+            draw(every, given.figure)
+    elif given.example:
+        train(given, rest)
+    else:
+        parser.error("which example, or --table with which files?")
+
+
+if __name__ == "__main__":
+    main()
