@@ -8,8 +8,8 @@ The first is the name of a script in ``examples/``; what follows ``--`` are opti
 every study, so that what was stopped goes on where it was (and several processes may write rows of different seeds to
 files of their own). All methods have, for a seed, the same first generation and train as many members for as many
 steps. The goal selects the best member; ``report`` is what it is worth by a metric that has decided nothing.
-``--retrain 3`` is the schedule test: the winner's schedule, and its last values held constant, each train three networks
-from scratch.
+``--retrain 3`` is the schedule test: the schedule that PBT found, and its last values held constant, each train three
+networks from scratch.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def train(given: argparse.Namespace, rest: list[str]) -> None:
                     if this in done:
                         continue
                     figures = given.figures if seed == 0 else None
-                    row = play(problem, method, exploit or "truncation", seed, given.retrain, figures)
+                    row = play(
+                        problem, method, exploit or "truncation", seed, given.retrain, figures, workers=given.workers
+                    )
                     with given.out.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(row) + "\n")
                     print(*this, f"{row['best']:.4g} {row['report']:.4g} {row['seconds']:.0f} s", flush=True)
@@ -195,6 +197,7 @@ def main() -> None:
     parser.add_argument("--populations", type=int, nargs="+", help="by default the example's")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--workers", type=int, default=1, help="processes, for an example that is not one program")
     parser.add_argument("--retrain", type=int, default=0, help="trainings a schedule, for the schedule test")
     parser.add_argument("--out", type=Path, default=Path("domains.jsonl"), help="a row a study")
     parser.add_argument("--figures", type=Path, help="a folder for schedules and lineages of seed 0")

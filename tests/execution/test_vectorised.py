@@ -11,12 +11,16 @@ from functools import cache
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jax import numpy as jnp
 from stacked import SPACE, Stacked, options, trials
 
 import tunesmith as ts
 from tunesmith.execution import JaxTask, Vectorised
+from tunesmith.execution.jax_task import _routes
 from tunesmith.execution.stacks import Group
 
 
@@ -142,7 +146,7 @@ def test_members_are_dealt_out_to_several_devices(tmp_path):
     }
     command = [sys.executable, "-W", "error", __file__, str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stderr, done.stdout) == (0, "", "True 4 True True\n")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "True 4 True True\nTrue True\n")
 
 
 def on_four_devices(root):
@@ -161,6 +165,43 @@ def on_four_devices(root):
         ts.replay(sharded) == [],
         any((root / "cache").iterdir()),
     )
+    print(*copies(several))
+
+
+def copies(task):
+    """Whether rows are what they should be after random copies, inside a stack and from a smaller one."""
+    rng = np.random.default_rng(0)
+    stack, values = task.stack(task.group({"lr": 0.5, "k": 1}), 16), rng.normal(size=(16, 3))
+    stack.leaves = tuple(task.place(np.resize(values, leaf.shape).astype(leaf.dtype)) for leaf in stack.leaves)
+    want, exact = [np.asarray(leaf).copy() for leaf in stack.leaves], True
+    for _ in range(20):
+        rows = rng.permutation(16)[: rng.integers(1, 9)].tolist()
+        sources = rng.integers(16, size=len(rows)).tolist()
+        stack.copy(rows, stack, sources)
+        taken = stack.take(rng.permutation(16)[:4].tolist())
+        lost = rng.permutation(16)[:2].tolist()
+        stack.copy(lost, taken, [3, 0])
+        for leaf, full, small in zip(stack.leaves, want, taken.leaves, strict=True):
+            full[rows] = full[sources]
+            full[lost] = np.asarray(small)[[3, 0]]
+            exact &= np.array_equal(np.asarray(leaf), full)
+    return exact, all(leaf.sharding == task.sharding for leaf in stack.leaves)
+
+
+@given(st.data())
+def test_every_row_finds_its_way(data):
+    devices, mine, theirs = (data.draw(st.integers(1, most)) for most in (4, 5, 5))
+    rows = data.draw(st.lists(st.integers(0, devices * mine - 1), unique=True))
+    sources = [data.draw(st.integers(0, devices * theirs - 1)) for _ in rows]
+    own, sent, put = _routes(rows, devices * mine, sources, devices * theirs, devices)
+    before = np.arange(devices * theirs).reshape(devices, theirs)
+    after = np.full((devices, mine + 1), -1)  # the last one is dropped
+    for b in range(devices):
+        got = [before[b][own[b]], *(before[a][sent[a, b]] for a in range(devices))]
+        after[b][put[b]] = np.concatenate(got)
+    found = after[:, :-1].ravel()
+    assert found[rows].tolist() == sources
+    assert all(found[row] == -1 for row in set(range(devices * mine)) - set(rows))
 
 
 if __name__ == "__main__":

@@ -192,6 +192,7 @@ class Rooms:
         rest = {place: idle for place, idle in unsaved.items() if place in needed}
         if not rest:
             return
+        rest = dict(sorted(rest.items(), key=lambda item: item[1].row))  # on several devices, each copies its own
         stack = room.stack.take([idle.row for idle in rest.values()])
         trees = self._writer.submit(stack.trees) if len(room.parked) + len(rest) > 2 * self._slots else None
         for index, (place, idle) in enumerate(rest.items()):

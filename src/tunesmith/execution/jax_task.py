@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,10 +65,8 @@ class JaxTask(StackedTask):
 
     def stack(self, group: Group, rows: int) -> JaxStack:
         """All zero, on the devices."""
-        jnp = _jax().numpy
         _, names, kinds = self.layout(group)
-        leaves = tuple(self.place(jnp.zeros((rows, *kind.shape), kind.dtype)) for kind in kinds)
-        return JaxStack(self, names, leaves)
+        return JaxStack(self, names, tuple(self.zeros((rows, *kind.shape), kind.dtype) for kind in kinds))
 
     def capacity(self, members: int, most: int) -> int:
         """As many rows on every device."""
@@ -88,9 +87,16 @@ class JaxTask(StackedTask):
     def place(self, array: Any) -> Any:
         """An array with a row a member, where it belongs."""
         jax = _jax()
-        if self.sharding is not None:
-            return jax.device_put(array, self.sharding)
-        return jax.device_put(array, self.devices[0]) if self.devices else jax.numpy.asarray(array)
+        return jax.numpy.asarray(array) if self.where is None else jax.device_put(array, self.where)
+
+    def zeros(self, shape: tuple[int, ...], kind: Any) -> Any:
+        """Such an array, all zero."""
+        return _jax().numpy.zeros(shape, kind, device=self.where)
+
+    @property
+    def where(self) -> Any:
+        """Device or devices; None for JAX's default."""
+        return self.sharding or (self.devices[0] if self.devices else None)
 
     def _shard(self) -> NamedSharding:
         from jax.sharding import NamedSharding
@@ -111,7 +117,7 @@ class JaxTask(StackedTask):
         jax = _jax()
         data = getattr(self.pure, "data", None)
         if self.sharding is None:
-            return jax.device_put(data, self.devices[0] if self.devices else None)
+            return jax.device_put(data, self.where)
         from jax.sharding import NamedSharding
 
         return jax.device_put(data, NamedSharding(self._mesh(), _spec()))
@@ -259,16 +265,27 @@ class JaxStack:
             self._put(rows, leaves, range(len(rows)))
 
     def copy(self, rows: Sequence[int], source: Any, sources: Sequence[int]) -> None:
-        """A gather and a scatter in one program."""
-        self._put(rows, source.leaves, sources)
+        """A gather and a scatter in one program; between devices travels what has to."""
+        sharding = self.task.sharding
+        if sharding is None or source.leaves[0].sharding != sharding:
+            self._put(rows, source.leaves, sources)
+            return
+        routes = _routes(rows, self.rows, sources, source.rows, sharding.num_devices)
+        own, sent, to = (self.task.place(indices) for indices in routes)
+        exchange, settle = _exchange(sharding)
+        self.leaves = settle(self.leaves, to, exchange(source.leaves, own, sent))
 
     def take(self, rows: Sequence[int]) -> JaxStack:
         """A gather."""
-        leaves = _mover(_take)(self.leaves, np.asarray(rows, np.int32))
-        sharding = self.task.sharding
-        if sharding is not None and len(rows) % sharding.num_devices == 0:
-            leaves = tuple(_jax().device_put(leaf, sharding) for leaf in leaves)
-        return JaxStack(self.task, self.names, leaves)
+        if self.task.sharding is not None and len(rows) == self.task.even(len(rows)):
+            zeros = tuple(
+                self.task.place(_jax().numpy.zeros_like(leaf, shape=(len(rows), *leaf.shape[1:])))
+                for leaf in self.leaves
+            )
+            taken = JaxStack(self.task, self.names, zeros)
+            taken.copy(range(len(rows)), self, rows)
+            return taken
+        return JaxStack(self.task, self.names, _mover(_take)(self.leaves, np.asarray(rows, np.int32)))
 
     def load(self, rows: Sequence[int], trees: Sequence[Any]) -> None:
         """From the host."""
@@ -316,6 +333,54 @@ def _put(leaves: Leaves, to: Any, others: Leaves, origin: Any) -> Leaves:
 
 def _take(leaves: Leaves, rows: Any) -> Leaves:
     return tuple(leaf[rows] for leaf in leaves)
+
+
+def _routes(
+    to: Sequence[int], rows: int, origin: Sequence[int], others: int, devices: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How rows ``origin`` of ``others`` come to be rows ``to`` of ``rows``, in rows of each device.
+
+    Returns:
+        what a device copies itself [devices, n], what it sends to each [devices, devices, m], and where it puts first
+        the one, then what it gets from each [devices, n + devices * m]. They are filled up to powers of two; what is
+        put beyond the last row is dropped.
+    """
+    mine, theirs = rows // devices, others // devices
+    pairs: list[list[list[tuple[int, int]]]] = [[[] for _ in range(devices)] for _ in range(devices)]
+    for target, source in zip(to, origin, strict=True):
+        (a, start), (b, end) = divmod(source, theirs), divmod(target, mine)
+        pairs[a][b].append((start, end))
+    every = list(product(range(devices), repeat=2))
+    n = power(max([1, *(len(pairs[a][b]) for a, b in every if a == b)]))
+    m = power(max([1, *(len(pairs[a][b]) for a, b in every if a != b)]))
+    own, sent = np.zeros((devices, n), np.int32), np.zeros((devices, devices, m), np.int32)
+    put = np.full((devices, n + devices * m), mine, np.int32)
+    for a, b in every:
+        count = len(pairs[a][b])
+        where = 0 if a == b else n + a * m
+        (own[a] if a == b else sent[a, b])[:count] = [start for start, _ in pairs[a][b]]
+        put[b, where : where + count] = [end for _, end in pairs[a][b]]
+    return own, sent, put
+
+
+@cache
+def _exchange(sharding: NamedSharding) -> tuple[Callable[..., Leaves], Callable[..., Leaves]]:
+    """The compiled copying by ``_routes``: rows that a device takes over, and how they get into place."""
+    jax = _jax()
+
+    def exchange(leaves: Leaves, own: Any, sent: Any) -> Leaves:
+        got = (jax.lax.all_to_all(leaf[sent[0]], _AXIS, 0, 0) for leaf in leaves)
+        return tuple(
+            jax.numpy.concatenate([leaf[own[0]], rows.reshape(-1, *leaf.shape[1:])])
+            for leaf, rows in zip(leaves, got, strict=True)
+        )
+
+    def settle(leaves: Leaves, to: Any, rows: Leaves) -> Leaves:
+        return tuple(leaf.at[to[0]].set(new, mode="drop") for leaf, new in zip(leaves, rows, strict=True))
+
+    rows = _spec(_AXIS)
+    shard = partial(jax.shard_map, mesh=sharding.mesh, in_specs=(rows, rows, rows), out_specs=rows, check_vma=False)
+    return jax.jit(shard(exchange)), jax.jit(shard(settle), donate_argnums=0)
 
 
 @cache
