@@ -19,7 +19,7 @@ import importlib
 import json
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -163,27 +163,60 @@ def table(every: list[Row]) -> Iterator[str]:
             yield f"| {problem} | {method} | {len(a)} | {np.mean(a):.4g} | {np.mean(b):.4g} | {interval(a, b)} |"
 
 
-def draw(every: list[Row], path: Path) -> None:
-    """A panel a problem: at every step the best value of the goal, mean and quartiles over the seeds."""
+COLOURS = {"pbt": "C1", "weights": "C3", "hyperparameters": "C0", "random": "C2"}
+
+
+def panels(count: int) -> tuple[Any, list[Any]]:
+    """A figure with so many panels, three in a row."""
     from matplotlib.figure import Figure
 
-    largest = {row["problem"]: 0 for row in every}
+    lines = -(-count // 3)
+    figure = Figure(figsize=(10, 0.4 + 2.8 * lines), layout="constrained")
+    every = list(figure.subplots(lines, min(count, 3), squeeze=False).flat)
+    for axes in every[count:]:
+        axes.remove()
+    return figure, every[:count]
+
+
+def draw_curves(every: list[Row], path: Path) -> None:
+    """A panel a problem: at every step the best value of the goal, mean and quartiles over the seeds.
+
+    Of several sizes of the population the one with the most studies is drawn.
+    """
+    sizes = {row["problem"]: Counter[int]() for row in every}
     for row in every:
-        largest[row["problem"]] = max(largest[row["problem"]], row["population"])
-    figure = Figure(figsize=(1 + 3.4 * len(largest), 3.2), layout="constrained")
-    for axes, (problem, size) in zip(figure.subplots(1, len(largest), squeeze=False)[0], largest.items(), strict=True):
+        sizes[row["problem"]][row["population"]] += 1
+    figure, found = panels(len(sizes))
+    for axes, (problem, counts) in zip(found, sizes.items(), strict=True):
+        [(size, _)] = counts.most_common(1)
         for (name, method, exploit, members, *_), mine in grouped(every).items():
-            if name != problem or members != size or exploit not in ("", "truncation"):
+            if (name, members) != (problem, size) or exploit not in ("", "truncation"):
                 continue
             curves = np.array([row["curve"] for row in mine.values()], dtype=float)
-            low, high = np.nanquantile(curves, [0.25, 0.75], axis=0)
-            steps = np.arange(1, curves.shape[1] + 1)
-            (line,) = axes.plot(steps, np.nanmean(curves, axis=0), label=method)
-            axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, lw=0)
-        axes.set(title=f"{problem}, {size} members", xlabel="step")
+            steps, (low, high) = np.arange(1, curves.shape[1] + 1), np.nanquantile(curves, [0.25, 0.75], axis=0)
+            axes.plot(steps, np.nanmean(curves, axis=0), color=COLOURS[method], label=f"{method} ({len(mine)} seeds)")
+            axes.fill_between(steps, low, high, color=COLOURS[method], alpha=0.2, lw=0)
+        axes.set_title(f"{problem}, {size} members", fontsize="medium")
+        axes.set_xlabel("step")
         axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=90)
+        axes.legend(frameon=False, fontsize="x-small")
+    figure.savefig(path, dpi=80)
+
+
+def draw_schedules(every: list[Row], problem: str, path: Path) -> None:
+    """A panel a hyperparameter: what PBT's winners were trained with, of all seeds."""
+    mine = [row for row in every if (row["problem"], row["method"], row["exploit"]) == (problem, "pbt", "truncation")]
+    size = Counter(row["population"] for row in mine).most_common(1)[0][0]
+    mine = [row for row in mine if row["population"] == size]
+    figure, found = panels(len(mine[0]["schedule"][0][1]))
+    for axes, name in zip(found, mine[0]["schedule"][0][1], strict=True):
+        for row in mine:
+            starts, values = zip(*((start, config[name]) for start, config in row["schedule"]), strict=True)
+            axes.step([*starts, row["steps"]], [*values, values[-1]], where="post", lw=1, alpha=0.7)
+        axes.set(title=name, xlabel="step", yscale="log")
+        axes.grid(alpha=0.3)
+    figure.suptitle(f"{problem}: schedules of {len(mine)} winners")
+    figure.savefig(path, dpi=80)
 
 
 def main() -> None:
@@ -202,13 +235,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("domains.jsonl"), help="a row a study")
     parser.add_argument("--figures", type=Path, help="a folder for schedules and lineages of seed 0")
     parser.add_argument("--table", type=Path, nargs="+", help="train nothing, print what these files hold")
-    parser.add_argument("--figure", type=Path, help="with --table: a picture of the curves")
+    parser.add_argument("--curves", type=Path, help="with --table: a picture of all curves")
+    parser.add_argument("--schedules", nargs=2, help="with --table: a problem, and a picture of all its schedules")
     given = parser.parse_args(own)
     if given.table:
         every = [row for path in given.table for row in rows(path)]
         print("\n".join(table(every)))
-        if given.figure:
-            draw(every, given.figure)
+        if given.curves:
+            draw_curves(every, given.curves)
+        if given.schedules:
+            draw_schedules(every, given.schedules[0], Path(given.schedules[1]))
     elif given.example:
         train(given, rest)
     else:

@@ -16,7 +16,11 @@ from tunesmith.analysis.schedule import schedule
 from tunesmith.schedulers import PBT, Full, Perturb, Scheduler, Tournament, Truncation, TTest
 
 METHODS = ("pbt", "weights", "hyperparameters", "random")
-EXPLOIT = {"truncation": Truncation(), "t-test": TTest(), "tournament": Tournament()}
+EXPLOIT: dict[str, Truncation | TTest | Tournament] = {
+    "truncation": Truncation(),
+    "t-test": TTest(),
+    "tournament": Tournament(),
+}
 
 
 @dataclass(frozen=True)

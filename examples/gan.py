@@ -7,7 +7,7 @@ decides is how clear and how diverse the generated images look to a classifier o
 networks says it. A second classifier, trained on the other half of the images, gives ``test_score``, which decides
 nothing: it shows whether the first one was merely deceived.
 
-    pip install 'tunesmith[jax,data,figures]' optax
+    pip install 'tunesmith[gan]'
     python examples/gan.py                              # digits of 8 x 8 pixels: a few minutes on a laptop
     python examples/gan.py --data fashion-mnist         # this and the next need a GPU
     python examples/gan.py --data cifar10 --data-dir folder_of_train_test_jpeg.npz

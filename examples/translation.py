@@ -3,7 +3,7 @@
 Every member is a small Transformer (Vaswani et al. 2017, arXiv:1706.03762). What decides is BLEU: of whole sentences,
 on the validation set, by ``sacrebleu``. No gradient leads there; population based training needs none.
 
-    pip install 'tunesmith[jax,figures]' optax sacrebleu sentencepiece
+    pip install 'tunesmith[translation]'
     python examples/translation.py --width 32 --updates 50      # digits, to words backwards: minutes on a laptop
     python examples/translation.py --data multi30k              # English to German: for a GPU
 
