@@ -278,11 +278,8 @@ class JaxStack:
     def take(self, rows: Sequence[int]) -> JaxStack:
         """A gather."""
         if self.task.sharding is not None and len(rows) == self.task.even(len(rows)):
-            zeros = tuple(
-                self.task.place(_jax().numpy.zeros_like(leaf, shape=(len(rows), *leaf.shape[1:])))
-                for leaf in self.leaves
-            )
-            taken = JaxStack(self.task, self.names, zeros)
+            zeros = (self.task.zeros((len(rows), *leaf.shape[1:]), leaf.dtype) for leaf in self.leaves)
+            taken = JaxStack(self.task, self.names, tuple(zeros))
             taken.copy(range(len(rows)), self, rows)
             return taken
         return JaxStack(self.task, self.names, _mover(_take)(self.leaves, np.asarray(rows, np.int32)))
