@@ -122,14 +122,17 @@ class Rooms:
 
     def seat(self, jobs: Sequence[Job]) -> None:
         """Give every job that has come in a row with the state that it begins with."""
-        arriving: dict[Layout, list[Running]] = {}
+        groups: dict[Group, list[Running]] = {}
         for job in jobs:
             now = perf_counter()
             member = Running(job, self._task.group(job.config), reported=now, saved=now, once=dict(job.once))
+            groups.setdefault(member.group, []).append(member)
+        arriving: dict[Layout, list[Running]] = {}
+        for group, members in groups.items():
             try:
-                arriving.setdefault(self._task.layout(member.group), []).append(member)
+                arriving.setdefault(self._task.layout(group), []).extend(members)
             except Exception as error:
-                self._fail([member], error)
+                self._fail(members, error)
         for layout, members in arriving.items():
             room = self._rooms.get(layout)
             if room is None:
