@@ -224,7 +224,8 @@ def main() -> None:
     if "--" in own:
         own, rest = own[: own.index("--")], own[own.index("--") + 1 :]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("example", nargs="?", help="a script of examples/, without .py")
+    scripts = [path.stem for path in sorted(EXAMPLES.glob("*.py")) if "def problem(" in path.read_text("utf-8")]
+    parser.add_argument("example", nargs="?", choices=scripts, help="a script of examples/")
     parser.add_argument("--methods", nargs="+", default=["pbt", "weights", "hyperparameters", "random"])
     parser.add_argument("--exploits", nargs="+", default=["truncation"])
     parser.add_argument("--populations", type=int, nargs="+", help="by default the example's")

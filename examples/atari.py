@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from ablations import Problem, parser, run
+from ale_py.roms import get_all_rom_ids
 from ale_py.vector_env import AtariVectorEnv
 from torch import Tensor, nn
 
@@ -273,7 +274,8 @@ def problem(given: argparse.Namespace) -> Problem:
 def arguments() -> argparse.ArgumentParser:
     """The options."""
     made = parser(__doc__, population=16, steps=40, ready=4)
-    made.add_argument("--game", default="kung_fu_master", help="a name of ale_py.roms.get_all_rom_ids()")
+    games = get_all_rom_ids()
+    made.add_argument("--game", choices=games, metavar="NAME", default="kung_fu_master", help="such as ms_pacman")
     made.add_argument("--updates", type=int, default=16, help="a step has so many rollouts of 1,024 actions")
     made.add_argument("--size", type=int, default=42, help="of a frame; 84 for games with small things")
     made.add_argument("--workers", type=int, default=2, help="worker processes")

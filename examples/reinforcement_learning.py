@@ -216,7 +216,7 @@ def problem(given: argparse.Namespace) -> Problem:
 def arguments() -> argparse.ArgumentParser:
     """The options."""
     made = parser(__doc__, population=32, steps=40, ready=2)
-    made.add_argument("--env", default="CartPole-v1", help="a name of gymnax")
+    made.add_argument("--env", choices=gymnax.registered_envs, metavar="NAME", default="CartPole-v1", help="of gymnax")
     made.add_argument("--updates", type=int, default=10, help="rollouts in a step of the study")
     made.add_argument("--width", type=int, default=64, help="of the two hidden layers")
     return made
