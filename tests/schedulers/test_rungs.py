@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tunesmith import Constraint, Goal, pareto
 from tunesmith.records import Told
-from tunesmith.schedulers._rungs import Fronts, Rung, Standing, ladder, rung, standing
+from tunesmith.schedulers._rungs import Entry, Fronts, Rung, entry, ladder, rung
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ class Naive:
     def __init__(self, eta: int, least: int) -> None:
         self.eta, self.least, self.all, self.count, self.taken = eta, least, [], 0, set()
 
-    def add(self, one: Standing | None) -> None:
+    def add(self, one: Entry | None) -> None:
         self.count += 1
         self.all += [] if one is None else [one]
 
@@ -69,7 +69,7 @@ def test_a_rung_promotes_whom_sorting_would_promote(moves: list[tuple[str, int]]
             naive.taken.add(naive.best)
             ours.take(ours.best)
         elif move != "take":
-            one = None if move == "fail" else Standing(float(value % 3 == 2), (float(value),), trial)
+            one = None if move == "fail" else Entry(float(value % 3 == 2), (float(value),), trial)
             naive.add(one)
             ours.add(one)
         assert ours.best == naive.best and ours.count == naive.count
@@ -83,7 +83,7 @@ def test_a_rung_promotes_whom_sorting_would_promote(moves: list[tuple[str, int]]
 def test_fronts_are_promoted_in_order(points: list[tuple[int, int]], eta: int) -> None:
     stand = Fronts(eta)
     for trial, point in enumerate(points):
-        stand.add(Standing(0.0, (float(point[0]), float(point[1])), trial))
+        stand.add(Entry(0.0, (float(point[0]), float(point[1])), trial))
     rank = pareto.ranks(np.array(points, dtype=float))
     top = [trial for trial in range(len(points)) if stand.promotes(trial)]
     assert len(top) == len(points) // eta
@@ -97,7 +97,7 @@ def test_of_a_front_that_fits_in_part_those_go_that_add_most_to_the_hypervolume(
     points = [(0.0, 1.0), (0.5, 0.5), (0.51, 0.499), (1.0, 0.0), (9.0, 9.0), (9.0, 9.0)]
     stand = Fronts(2)
     for trial, point in enumerate(points):
-        stand.add(Standing(0.0, point, trial))
+        stand.add(Entry(0.0, point, trial))
     top = {trial for trial in range(6) if stand.promotes(trial)}
     assert len(top) == 3 and not {1, 2} <= top and not {4, 5} & top
 
@@ -108,16 +108,16 @@ def test_fronts_sort_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Fronts, "_sort", lambda self: (sorts.append(self.count), sort(self)))
     stand, rng = Fronts(3), np.random.default_rng(0)
     for trial in range(1000):
-        stand.add(Standing(0.0, tuple(rng.random(2).tolist()), trial))
+        stand.add(Entry(0.0, tuple(rng.random(2).tolist()), trial))
     assert len(sorts) < 250  # 50 at the beginning, then one in 50 more
 
 
 def test_who_breaks_a_constraint_comes_after_all_others() -> None:
     goals, constraints = [Goal("score", maximise=True)], [Constraint("size", 10.0)]
     rows = [({"score": [9.0], "size": [11.0]}, 0), ({"score": [1.0], "size": [3.0]}, 1), ({"score": [2.0]}, 2)]
-    stands = [standing(goals, constraints, Told(trial, trial, 0, metrics)) for metrics, trial in rows]
+    stands = [entry(goals, constraints, Told(trial, trial, 0, metrics)) for metrics, trial in rows]
     assert [one.trial for one in sorted(stands)] == [1, 0, 2]
-    assert standing(goals, constraints, Told(0, 0, 0, {"size": [1.0]})) is None
+    assert entry(goals, constraints, Told(0, 0, 0, {"size": [1.0]})) is None
 
 
 def test_one_goal_has_heaps_and_several_have_fronts() -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from tunesmith.records import Asked, Constraint, Decision, Event, Failed, Fork, Goal, Resume, Start, Told, losses
 from tunesmith.schedulers._explore import Explore, Perturb
-from tunesmith.schedulers._rungs import standing
+from tunesmith.schedulers._rungs import entry
 from tunesmith.schedulers._standing import Gain, Past, Standing, ranked
 from tunesmith.space import Config, Space
 
@@ -197,7 +197,7 @@ class Population(msgspec.Struct, frozen=True, kw_only=True):
             member.began = event.start + 1, losses(state.goals, event.metrics, 0)
         if step < member.until:
             return
-        found = standing(state.goals, state.constraints, event)
+        found = entry(state.goals, state.constraints, event)
         broken, values = (math.inf, (math.inf,) * len(state.goals)) if found is None else found[:2]
         member.standing = Standing(broken, values, event.trial, slot, step, member.recent)
         member.running, member.failures = False, 0

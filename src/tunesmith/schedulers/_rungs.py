@@ -36,7 +36,7 @@ def check(name: str, max_steps: int, min_steps: int, eta: int) -> None:
         raise ValueError(f"{name}: max_steps={max_steps} must be at least min_steps={min_steps}")
 
 
-class Standing(NamedTuple):
+class Entry(NamedTuple):
     """How a trial stands at a rung; smaller is better where there is one goal.
 
     Attributes:
@@ -50,12 +50,12 @@ class Standing(NamedTuple):
     trial: int
 
 
-def standing(goals: Sequence[Goal], constraints: Sequence[Constraint], event: Told) -> Standing | None:
+def entry(goals: Sequence[Goal], constraints: Sequence[Constraint], event: Told) -> Entry | None:
     """How a trial stands after the last step of an event; None where a goal was not told."""
     found = losses(goals, event.metrics)
     if any(loss != loss for loss in found):
         return None
-    return Standing(violation(constraints, event.metrics), found, event.trial)
+    return Entry(violation(constraints, event.metrics), found, event.trial)
 
 
 @dataclass(slots=True)
@@ -73,13 +73,13 @@ class Rung:
     eta: int
     least: int = 0
     count: int = 0
-    _top: list[Standing] = field(default_factory=list)  # negated: the worst first
-    _rest: list[Standing] = field(default_factory=list)
-    _open: list[Standing] = field(default_factory=list)  # heap of who has come to the top; some have left it since
+    _top: list[Entry] = field(default_factory=list)  # negated: the worst first
+    _rest: list[Entry] = field(default_factory=list)
+    _open: list[Entry] = field(default_factory=list)  # heap of who has come to the top; some have left it since
     _offered: set[int] = field(default_factory=set)
     _taken: set[int] = field(default_factory=set)
 
-    def add(self, one: Standing | None) -> None:
+    def add(self, one: Entry | None) -> None:
         """A trial has come to this rung; None: it has failed on the way, and is worse than all others."""
         self.count += 1
         if one is not None:
@@ -115,13 +115,13 @@ class Rung:
         """The trials that are not promoted, but may be one day."""
         return [one.trial for one in self._rest if one.trial not in self._taken] + list(self._offered)
 
-    def _enter(self, one: Standing) -> None:
+    def _enter(self, one: Entry) -> None:
         heappush(self._top, _negated(one))
         if one.trial not in self._taken:
             heappush(self._open, one)
             self._offered.add(one.trial)
 
-    def _leave(self) -> Standing:
+    def _leave(self) -> Entry:
         worst = _negated(heappop(self._top))
         self._offered.discard(worst.trial)
         return worst
@@ -131,10 +131,10 @@ class Rung:
             heappop(self._open)
 
 
-def _negated(one: Standing) -> Standing:
+def _negated(one: Entry) -> Entry:
     """The other way round, so that a heap has the worst first; its own inverse."""
     broken, found, trial = one
-    return Standing(-broken, tuple(-loss for loss in found), -trial)
+    return Entry(-broken, tuple(-loss for loss in found), -trial)
 
 
 @dataclass(slots=True)
@@ -150,12 +150,12 @@ class Fronts:
     eta: int
     least: int = 0
     count: int = 0
-    _all: list[Standing] = field(default_factory=list)
+    _all: list[Entry] = field(default_factory=list)
     _sorted: int = 0  # `count` at the last sort
     _top: dict[int, None] = field(default_factory=dict)  # the best first
     _taken: set[int] = field(default_factory=set)
 
-    def add(self, one: Standing | None) -> None:
+    def add(self, one: Entry | None) -> None:
         """A trial has come to this rung; None: it has failed on the way."""
         self.count += 1
         if one is not None:
@@ -195,7 +195,7 @@ class Fronts:
         self._top = {trial: None for trial in best if trial not in self._taken}
 
 
-def _first(trials: Sequence[Standing], k: int) -> list[int]:
+def _first(trials: Sequence[Entry], k: int) -> list[int]:
     """The best ``k`` of the trials, by front and then by hypervolume: their positions, the best front first."""
     values = np.array([one.losses for one in trials])
     broken = np.array([one.broken for one in trials])

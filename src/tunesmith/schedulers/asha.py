@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Resume, Start, Told
-from tunesmith.schedulers._rungs import Fronts, Rung, check, ladder, rung, standing
+from tunesmith.schedulers._rungs import Fronts, Rung, check, entry, ladder, rung
 from tunesmith.schedulers._trust import Trust
 from tunesmith.space import Space
 
@@ -128,7 +128,7 @@ class ASHA(msgspec.Struct, frozen=True, tag="asha"):
             state.trust.told(event) if isinstance(event, Told) else state.trust.failed(event.trial)
         if isinstance(event, Told) and event.step < state.steps[k]:
             return
-        one = standing(state.goals, state.constraints, event) if isinstance(event, Told) else None
+        one = entry(state.goals, state.constraints, event) if isinstance(event, Told) else None
         state.brackets[bracket][k].add(one)
         state.out.remove(event.trial)
         over = one is None or k == len(state.steps) - 1

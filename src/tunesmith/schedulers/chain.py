@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 
 from tunesmith.records import Asked, Constraint, Decision, Event, Failed, Goal, Told
-from tunesmith.schedulers import _population, _standing
-from tunesmith.schedulers._rungs import Standing, standing
-from tunesmith.schedulers._standing import ranked
+from tunesmith.schedulers import _population
+from tunesmith.schedulers._rungs import Entry, entry
+from tunesmith.schedulers._standing import Standing, ranked
 from tunesmith.schedulers.asha import ASHA
 from tunesmith.schedulers.halving import Hyperband, SuccessiveHalving
 from tunesmith.schedulers.pbt import PBT
@@ -35,7 +35,7 @@ class State:
     first: Any
     out: set[int] = field(default_factory=set)
     asked: dict[int, Asked] = field(default_factory=dict)
-    survivors: list[tuple[Standing, Told]] = field(default_factory=list)
+    survivors: list[tuple[Entry, Told]] = field(default_factory=list)
     population: PBT | None = None
     then: _population.State | None = None
 
@@ -101,7 +101,7 @@ class Chain(msgspec.Struct, frozen=True):
             return
         state.out.discard(event.trial)
         if isinstance(event, Told) and event.step == self.first.max_steps:
-            one = standing(state.goals, state.constraints, event)
+            one = entry(state.goals, state.constraints, event)
             if one is not None:
                 state.survivors.append((one, event))
         elif state.then is None and isinstance(event, Failed):
@@ -110,7 +110,7 @@ class Chain(msgspec.Struct, frozen=True):
     def _begin(self, state: State) -> tuple[PBT | None, _population.State | None]:
         """The population of the best survivors, each of which stands on the last rung."""
         survivors = {told.trial: told for _, told in state.survivors}
-        standings = sorted(_standing.Standing(*one, slot=0, step=told.step) for one, told in state.survivors)
+        standings = sorted(Standing(*one, slot=0, step=told.step) for one, told in state.survivors)
         best = [survivors[one.trial] for one in ranked(standings)[: self.then.population]]
         if len(best) < 2:
             return None, None

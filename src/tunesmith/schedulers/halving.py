@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Resume, Start, Told
-from tunesmith.schedulers._rungs import Fronts, Rung, check, ladder, rung, standing
+from tunesmith.schedulers._rungs import Fronts, Rung, check, entry, ladder, rung
 from tunesmith.space import Space
 
 
@@ -135,7 +135,7 @@ class _Halving:
         bracket = state.brackets[number]
         if isinstance(event, Told) and event.step < bracket.steps[k]:
             return False
-        one = standing(state.goals, state.constraints, event) if isinstance(event, Told) else None
+        one = entry(state.goals, state.constraints, event) if isinstance(event, Told) else None
         bracket.rungs[k].add(one)
         bracket.out[k] -= 1
         return True
