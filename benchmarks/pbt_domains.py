@@ -95,7 +95,7 @@ def train(given: argparse.Namespace, rest: list[str]) -> None:
     """All studies that are not there yet; the seeds one after the other, each with all methods."""
     sys.path.insert(0, str(EXAMPLES))
     example = importlib.import_module(given.example)
-    done = {key(row) for row in rows(given.out)}
+    done = {key(row) for path in (given.out, *given.known) for row in rows(path)}
     problems = {}
     for size in given.populations or [None]:
         options = example.arguments().parse_args([*rest, *([] if size is None else ["--population", str(size)])])
@@ -234,6 +234,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes, for an example that is not one program")
     parser.add_argument("--retrain", type=int, default=0, help="trainings a schedule, for the schedule test")
     parser.add_argument("--out", type=Path, default=Path("domains.jsonl"), help="a row a study")
+    parser.add_argument("--known", type=Path, nargs="*", default=[], help="files with studies that are done already")
     parser.add_argument("--figures", type=Path, help="a folder for schedules and lineages of seed 0")
     parser.add_argument("--table", type=Path, nargs="+", help="train nothing, print what these files hold")
     parser.add_argument("--curves", type=Path, help="with --table: a picture of all curves")
