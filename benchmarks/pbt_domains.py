@@ -32,6 +32,7 @@ from tunesmith.analysis.lineage import lineage
 from tunesmith.analysis.schedule import schedule
 from tunesmith.analysis.tables import difference, population, summary
 from tunesmith.execution.retrain import retrain
+from tunesmith.execution.stacks import StackedTask
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 Row = dict[str, Any]
@@ -60,7 +61,7 @@ def play(problem: Any, method: str, exploit: str, seed: int, again: int, figures
     assert found.steps == problem.population * problem.steps or found.failed, "the budgets are not equal"
     winner = schedule(study)
     row = {
-        "problem": problem.name, "method": method, "exploit": exploit if method != "random" else "",
+        "problem": problem.name, "method": method, "exploit": exploit,
         "population": problem.population, "steps": problem.steps, "ready": problem.ready, "seed": seed,
         "best": found.best, "report": found.report, "median": found.report_median, "failed": found.failed,
         "curve": leader(study, problem.steps), "seconds": seconds,
@@ -96,23 +97,20 @@ def train(given: argparse.Namespace, rest: list[str]) -> None:
     sys.path.insert(0, str(EXAMPLES))
     example = importlib.import_module(given.example)
     done = {key(row) for path in (given.out, *given.known) for row in rows(path)}
-    problems = {}
-    for size in given.populations or [None]:
-        options = example.arguments().parse_args([*rest, *([] if size is None else ["--population", str(size)])])
-        problems[size] = example.problem(options)
-        if hasattr(problems[size].task, "chunk"):
-            problems[size].task.chunk = problems[size].population  # all together: nothing is timed
+    sizes = [["--population", str(size)] for size in given.populations] or [[]]
+    problems = [example.problem(example.arguments().parse_args([*rest, *size])) for size in sizes]
+    for problem in problems:
+        if isinstance(problem.task, StackedTask):
+            problem.task.chunk = problem.population  # all together: nothing is timed
     for seed in range(given.first, given.first + given.seeds):
-        for problem in problems.values():
+        for problem in problems:
             for method in given.methods:
                 for exploit in given.exploits if method != "random" else [""]:
                     this = (problem.name, method, exploit, problem.population, problem.steps, problem.ready, seed)
                     if this in done:
                         continue
                     figures = given.figures if seed == 0 else None
-                    row = play(
-                        problem, method, exploit or "truncation", seed, given.retrain, figures, workers=given.workers
-                    )
+                    row = play(problem, method, exploit, seed, given.retrain, figures, workers=given.workers)
                     with given.out.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(row) + "\n")
                     print(*this, f"{row['best']:.4g} {row['report']:.4g} {row['seconds']:.0f} s", flush=True)
@@ -146,7 +144,7 @@ def table(every: list[Row]) -> Iterator[str]:
     for (problem, method, exploit, size, steps, ready), mine in groups.items():
         other = groups.get((problem, "random", "", size, steps, ready), {})
         both = sorted(mine.keys() & other.keys()) if method != "random" else []
-        a, b = ([rows[seed]["report"] for seed in both] for rows in (mine, other))
+        a, b = ([group[seed]["report"] for seed in both] for group in (mine, other))
         mean, median, left = (
             np.mean([row[name] for row in mine.values()]) for name in ("report", "median", "survivors")
         )
@@ -228,7 +226,7 @@ def main() -> None:
     parser.add_argument("example", nargs="?", choices=scripts, help="a script of examples/")
     parser.add_argument("--methods", nargs="+", default=["pbt", "weights", "hyperparameters", "random"])
     parser.add_argument("--exploits", nargs="+", default=["truncation"])
-    parser.add_argument("--populations", type=int, nargs="+", help="by default the example's")
+    parser.add_argument("--populations", type=int, nargs="+", default=[], help="by default the example's")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--workers", type=int, default=1, help="processes, for an example that is not one program")

@@ -189,14 +189,15 @@ def measure(
         running = [context.Process(target=train, args=given) for _ in range(processes)]
         for process in running:
             process.start()
-        found = [out.get(timeout=300) for _ in running[:1]]
-        if not isinstance(found[0], str):
-            found += [out.get(timeout=300) for _ in running[1:]]
+        total = 0.0
+        for _ in running:
+            found = out.get(timeout=300)
+            if isinstance(found, str):  # the others stop at the barrier
+                raise RuntimeError(f"{case}: {found}")
+            total += found
         for process in running:
             process.join()
-    if errors := [each for each in found if isinstance(each, str)]:
-        raise RuntimeError(f"{case}: {errors[0]}")
-    return float(sum(found))
+    return total
 
 
 def main() -> None:

@@ -226,6 +226,7 @@ class Case:
 
     pure: Any
     space: ts.Space
+    goal: ts.Goal
     members: int
     updates: int
     work: int
@@ -239,7 +240,8 @@ def case(name: str, members: int | None, updates: int | None, bf16: bool) -> Cas
         from reinforcement_learning import ActorCritic
 
         agent = ActorCritic(environments=4, unroll=128, updates=updates or 200)
-        return Case(agent, SPACE_OF_PPO, members or 1024, agent.updates, agent.updates * 4 * 128)
+        goal = ts.Goal("reward", maximise=True)
+        return Case(agent, SPACE_OF_PPO, goal, members or 1024, agent.updates, agent.updates * 4 * 128)
     model, batch, usual, many = {
         "digits": (MLP(64, 32, 10), 64, 64, 200),
         "mlp": (MLP(784, 512, 512, 10), 128, 256, 500),
@@ -248,7 +250,7 @@ def case(name: str, members: int | None, updates: int | None, bf16: bool) -> Cas
         "cnn": (CNN(), 128, 64, 40),
     }[name]
     many = updates or many
-    return Case(Training(model, batch, many, bf16), SPACE, members or usual, many, many)
+    return Case(Training(model, batch, many, bf16), SPACE, ts.Goal("loss"), members or usual, many, many)
 
 
 # -- the ways, each a function that trains for so many steps of the study ---------------------------------------------
@@ -276,13 +278,12 @@ def bare(given: Case) -> Callable[[int], object]:
 
 def system(task: JaxTask, given: Case, every: int) -> Callable[[int], object]:
     """A study."""
-    goal = ts.Goal("reward", maximise=True) if "myopia" in given.space else ts.Goal("loss")
 
     def train(steps: int) -> object:
         pbt = ts.schedulers.PBT(population=given.members, ready=1, steps=steps, synchronous=True)
-        study = ts.Study(given.space, goal, scheduler=pbt)
+        study = ts.Study(given.space, given.goal, scheduler=pbt)
         with tempfile.TemporaryDirectory() as root:
-            options = Options((goal.metric,), root if every else None)
+            options = Options((given.goal.metric,), root if every else None)
             executor = Vectorised(task, options, members=given.members, keep=study.startable)
             return drive(study, executor, checkpoints=Checkpoints(root) if every else None)
 
@@ -302,10 +303,10 @@ def rate(train: Callable[[int], object], work: int, seconds: float) -> tuple[flo
 def measured(name: str, given: argparse.Namespace) -> None:
     """All ways of a case, and what the whole study is beside each."""
     this = case(name, given.members, given.updates, given.bf16)
-    devices = jax.devices()[: given.devices] if given.devices > 1 else None
+    devices = jax.devices()[: given.devices]
     task = JaxTask(this.pure, chunk=given.chunk or this.members, checkpoint_every=max(1, given.every), devices=devices)
     ways = {"system": system(task, this, given.every)}
-    if devices is None:
+    if len(devices) == 1:
         ways["bare"] = bare(this)
     found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     for train in ways.values():
@@ -331,7 +332,7 @@ def measured(name: str, given: argparse.Namespace) -> None:
 def exploit(given: argparse.Namespace) -> None:
     """A fifth of the members copies another one."""
     this = case("mlp", given.members or 1024, 1, False)
-    task = JaxTask(this.pure)
+    task = JaxTask(this.pure, devices=jax.devices()[: given.devices])
     group = task.group(this.space.sample(np.random.default_rng(0)))
     stack = task.stack(group, this.members)
     rows = np.random.default_rng(0).permutation(this.members)[: 2 * (this.members // 5)].tolist()

@@ -8,7 +8,7 @@ Agents, environments and training are one program on one device: a population of
     python examples/reinforcement_learning.py --env Breakout-MinAtar --steps 50 --updates 40 --width 128 --population 64
 
 ``--method`` compares: ``pbt``; ``weights`` and ``hyperparameters``, which copy only the one or the other; ``random``
-search with as many agents and steps. ``--exploit t-test`` is what the paper did in its games.
+search with as many agents and steps. ``--exploit`` is whom to copy.
 """
 
 from __future__ import annotations

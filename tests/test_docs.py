@@ -49,7 +49,11 @@ def test_the_code_runs(page: Path, tmp_path: Path) -> None:
         ("population_jax.py", ["2"], "accuracy"),
         ("reinforcement_learning.py", ["--population", "2", "--steps", "2", "--figures", "."], "reward"),
         ("translation.py", ["--population", "2", "--steps", "2", "--updates", "5", "--width", "16"], "bleu"),
-        ("gan.py", ["--population", "2", "--steps", "2", "--ready", "1", "--updates", "5", "--width", "8"], "score"),
+        (
+            "gan.py",
+            ["--population", "2", "--steps", "2", "--ready", "1", "--updates", "5", "--width", "8", "--figures", "."],
+            "score",
+        ),
         ("atari.py", ["--population", "2", "--steps", "2", "--ready", "1", "--updates", "1"], "reward"),
         ("ask_tell.py", [], "accuracy"),
     ],
