@@ -65,8 +65,11 @@ class Spec(msgspec.Struct, frozen=True):
 # -- events ---------------------------------------------------------------------------------------------------
 
 
-class Event(msgspec.Struct, frozen=True, tag_field="event"):
-    """Something that happened in a study."""
+class Event(msgspec.Struct, frozen=True, tag_field="event", gc=False):
+    """Something that happened in a study.
+
+    The garbage collector need not look for cycles among the very many events, since there can be none.
+    """
 
 
 class Opened(Event, frozen=True, tag="opened"):

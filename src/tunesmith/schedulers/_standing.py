@@ -12,7 +12,7 @@ from tunesmith import pareto
 from tunesmith.space import Config
 
 
-class Standing(msgspec.Struct, frozen=True, order=True):
+class Standing(msgspec.Struct, frozen=True, order=True, gc=False):
     """How a member stood when it was last told: ordered by constraints, loss, and age where these are equal."""
 
     broken: float
