@@ -8,8 +8,9 @@ A member-step is one update of one member's weights, on a minibatch of its own (
 ``system`` is a whole study: population based training through the driver, decisions, forks on the device and log
 included. ``bare`` calls the same compiled step in a loop that does nothing else. The others train one network a process
 in PyTorch (``population_rivals.py``), and so many of them take so many times as long. All train on random data, ``ppo``
-in CartPole; compilation is not counted. Figures are medians; on a machine that others use too compare those of
-processor time ("CPU"). ``--devices 2`` deals the members out to two GPUs.
+in CartPole; compilation is not counted. ``mlp-fused`` updates its layers in the backward pass, which pays with
+``--bf16``. Figures are medians; on a machine that others use too compare those of processor time ("CPU"). ``--devices
+2`` deals the members out to two GPUs.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ from jax import numpy as jnp
 
 import tunesmith as ts
 from tunesmith.execution import Checkpoints, JaxTask, Options, Vectorised, drive
+from tunesmith.kernels.convolution import conv
+from tunesmith.kernels.fused import dense as dense_updated
+from tunesmith.kernels.fused import with_momentum
 
 SPACE = ts.Space(
     {
@@ -143,7 +147,7 @@ class LSTM:
 
 
 class CNN:
-    """ResNet-8 for 32 x 32 x 3: three blocks of 16, 32 and 64 channels; every convolution is a product of matrices."""
+    """ResNet-8 for 32 x 32 x 3: three blocks of 16, 32 and 64 channels."""
 
     shape, classes = (32, 32, 3), 10
 
@@ -164,11 +168,8 @@ class CNN:
 
     @staticmethod
     def conv(layer: Any, x: Any, stride: int = 1) -> Any:
-        """3 x 3 by shifted copies, then normalised over the batch."""
-        size = x.shape[1]
-        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        shifts = [padded[:, i : i + size : stride, j : j + size : stride] for i in range(3) for j in range(3)]
-        h = apply(layer, jnp.concatenate(shifts, -1))
+        """3 x 3, then normalised over the batch."""
+        h = conv(x, layer["w"].reshape(3, 3, x.shape[-1], -1), stride) + layer["b"].astype(x.dtype)
         h32 = h.astype(jnp.float32)
         h32 = (h32 - h32.mean((0, 1, 2))) * jax.lax.rsqrt(h32.var((0, 1, 2)) + 1e-5)
         return (h32 * layer["scale"]).astype(x.dtype)
@@ -193,13 +194,32 @@ class Training:
     def step(self, state: Any, config: Any, key: Any, data: Any) -> Any:
         def update(state: Any, key: Any) -> Any:
             rows = jax.random.randint(key, (self.batch,), 0, ROWS)
-            x, y = data[0][rows].astype(self.kind), data[1][rows]
-            loss, slope = jax.value_and_grad(self.model.loss)(state[0], x, y)
-            slope = jax.tree.map(lambda g, w: g + config["weight_decay"] * w, slope, state[0])
-            return (adam if self.adam else sgd)(state, slope, config), loss
+            return self.update(state, config, data[0][rows].astype(self.kind), data[1][rows])
 
         state, losses = jax.lax.scan(update, state, jax.random.split(key, self.updates))
         return state, {"loss": losses.mean()}
+
+    def update(self, state: Any, config: Any, x: Any, y: Any) -> Any:
+        loss, slope = jax.value_and_grad(self.model.loss)(state[0], x, y)
+        slope = jax.tree.map(lambda g, w: g + config["weight_decay"] * w, slope, state[0])
+        return (adam if self.adam else sgd)(state, slope, config), loss
+
+
+class Fused(Training):
+    """An MLP: what comes back as the gradient are the layers after the update."""
+
+    def init(self, config: Any, key: Any, data: Any) -> Any:
+        return [with_momentum(layer) for layer in self.model.init(key)]
+
+    def update(self, state: Any, config: Any, x: Any, y: Any) -> Any:
+        def of(layers: Any) -> Any:
+            h = x
+            for number, layer in enumerate(layers):
+                h = dense_updated(layer, config, h, relu=number > 0)
+            return cross_entropy(h, y)
+
+        loss, layers = jax.value_and_grad(of)(state)
+        return layers, loss
 
 
 def sgd(state: Any, slope: Any, config: Any) -> Any:
@@ -245,12 +265,14 @@ def case(name: str, members: int | None, updates: int | None, bf16: bool) -> Cas
     model, batch, usual, many = {
         "digits": (MLP(64, 32, 10), 64, 64, 200),
         "mlp": (MLP(784, 512, 512, 10), 128, 256, 500),
+        "mlp-fused": (MLP(784, 512, 512, 10), 128, 256, 500),
         "transformer": (Transformer(), 32, 64, 100),
         "lstm": (LSTM(), 32, 64, 100),
         "cnn": (CNN(), 128, 64, 40),
     }[name]
     many = updates or many
-    return Case(Training(model, batch, many, bf16), SPACE, ts.Goal("loss"), members or usual, many, many)
+    kind = Fused if name == "mlp-fused" else Training
+    return Case(kind(model, batch, many, bf16), SPACE, ts.Goal("loss"), members or usual, many, many)
 
 
 # -- the ways, each a function that trains for so many steps of the study ---------------------------------------------
@@ -351,7 +373,7 @@ RIVALS = {"eager": (1, False, False), "graph": (1, True, False), "shared": (4, F
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ["digits", "mlp", "transformer", "lstm", "cnn", "ppo", "exploit"]
+    names = ["digits", "mlp", "mlp-fused", "transformer", "lstm", "cnn", "ppo", "exploit"]
     parser.add_argument("--case", nargs="+", choices=names, default=["digits"])
     parser.add_argument("--members", type=int, help="by default what the case says")
     parser.add_argument("--updates", type=int, help="updates a step of the study; between two of them members decide")

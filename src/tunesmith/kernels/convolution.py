@@ -4,7 +4,8 @@ A convolution is a product: row ``r`` of the left matrix is the patch of the ima
 inputs`` values), the right one are the filters. Written out the left matrix is ``size ** 2`` times the image; here its
 tiles are gathered by the kernel from the image itself, mostly from the caches, and never stored. That works for each
 member alone, so ``vmap`` merely adds a dimension to the grid. (XLA's own convolution with filters for each member is a
-grouped one, and slower than the members one by one.)
+grouped one, and slower than the members one by one.) Where there are few outputs, a row of the product is a group of
+neighbouring pixels: their patches overlap, and are loaded as one.
 
 Three products make up training, two kernels:
 
@@ -13,7 +14,8 @@ Three products make up training, two kernels:
   row meets other filter rows than one in an odd row: the four kinds of pixels ("phases") have filters of their own;
 * the slope of the filters: transposed patches times the result's slope, in parts of the rows that XLA adds up.
 
-Sizes need not be powers of two: what sticks out is masked.
+Sizes need not be powers of two, images of 28 x 28 or 7 x 7 are fine: what sticks out of a tile is masked. Other kinds
+of numbers than `KINDS`, and other devices, take a plain formula that writes the patches out.
 """
 
 from __future__ import annotations
@@ -41,16 +43,17 @@ class Tiles:
     group of up to ``group`` neighbours, with all of their outputs. Powers of two; but for the last, at least 16.
     """
 
-    rows: int = 64
-    depth: int = 64
+    rows: int
+    depth: int
+    group: int
+    warps: int
+    stages: int
     outputs: int = 64
     span: int = 4096
-    group: int = 4
-    warps: int = 4
-    stages: int = 2
 
 
-PRODUCT, SLOPE = Tiles(), Tiles(stages=3)
+PRODUCT = Tiles(rows=64, depth=64, group=4, warps=4, stages=2)
+SLOPE = Tiles(rows=64, depth=64, group=4, warps=4, stages=3)
 
 
 def conv(x: Any, filters: Any, stride: int = 1) -> Any:
@@ -60,23 +63,12 @@ def conv(x: Any, filters: Any, stride: int = 1) -> Any:
     2. The result is [batch, ceil(height / stride), ceil(width / stride), outputs] in the kind of ``x``; with stride 2
     its pixels are those of stride 1 in rows and columns 0, 2, 4 ... Sums are in float32. Filters of another kind than
     ``x`` are rounded to it, and their slope is not rounded: keep them in float32. On an NVIDIA GPU float32 is
-    multiplied as tf32. Of one member; ``vmap`` gives each its own filters.
+    multiplied as tf32. Of one member; ``vmap`` gives each its own filters. May be differentiated once, in reverse.
 
     Raises ValueError where a shape, the stride or a kind does not fit.
     """
     _check(x, filters, stride)
     return _conv(x, filters, stride)
-
-
-def conv_moments(x: Any, filters: Any, stride: int = 1) -> tuple[Any, Any, Any]:
-    """`conv`, and the mean and variance of each output over batch, height and width: [outputs], float32.
-
-    For a normalisation over the batch: the result need not be read once more for them. They are those of the sums
-    before these are rounded to the kind of ``x``.
-    """
-    _check(x, filters, stride)
-    result, mean, variance = _conv_moments(x, filters, stride)
-    return result, mean, variance
 
 
 def _check(x: Any, filters: Any, stride: int) -> None:
@@ -116,26 +108,6 @@ def _backward(stride: int, saved: Any, slope: Any) -> tuple[Any, Any]:
 _conv.defvjp(_forward, _backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv_moments(x: Any, filters: Any, stride: int) -> Any:
-    return _choice(x, _result_moments, _formula_moments, x, filters, stride)
-
-
-def _forward_moments(x: Any, filters: Any, stride: int) -> tuple[Any, Any]:
-    result, mean, variance = _conv_moments(x, filters, stride)
-    return (result, mean, variance), (x, filters, result, mean)
-
-
-def _backward_moments(stride: int, saved: Any, slopes: Any) -> tuple[Any, Any]:
-    x, filters, result, mean = saved
-    slope, of_mean, of_variance = slopes
-    through = (of_mean + 2 * of_variance * (result - mean)) / (result.size // len(mean))
-    return _backward(stride, (x, filters), (slope + through).astype(x.dtype))
-
-
-_conv_moments.defvjp(_forward_moments, _backward_moments)
-
-
 def _choice(x: Any, kernel: Any, formula: Any, *given: Any) -> Any:
     *arrays, stride = given
     filters = arrays[1]
@@ -148,15 +120,6 @@ def _choice(x: Any, kernel: Any, formula: Any, *given: Any) -> Any:
 
 
 def _formula(x: Any, filters: Any, stride: int) -> Any:
-    return _formula_sums(x, filters, stride).astype(x.dtype)
-
-
-def _formula_moments(x: Any, filters: Any, stride: int) -> tuple[Any, Any, Any]:
-    sums = _formula_sums(x, filters, stride)
-    return sums.astype(x.dtype), sums.mean((0, 1, 2)), sums.var((0, 1, 2))
-
-
-def _formula_sums(x: Any, filters: Any, stride: int) -> Any:
     """Shifted copies, one product."""
     size, _, inputs, outputs = filters.shape
     height, width = x.shape[1:3]
@@ -164,7 +127,8 @@ def _formula_sums(x: Any, filters: Any, stride: int) -> Any:
     padded = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
     shifts = [padded[:, i : i + height : stride, j : j + width : stride] for i in range(size) for j in range(size)]
     matrix = filters.astype(x.dtype).reshape(size * size * inputs, outputs)
-    return jnp.matmul(jnp.concatenate(shifts, -1), matrix, preferred_element_type=jnp.float32)
+    sums = jnp.matmul(jnp.concatenate(shifts, -1), matrix, preferred_element_type=jnp.float32)
+    return sums.astype(x.dtype)
 
 
 def _formula_of_images(x: Any, filters: Any, slope: Any, stride: int) -> Any:
@@ -266,36 +230,20 @@ class Patches:
         return plgpu.load(source.at[place], mask=inside, other=0)
 
 
-def _result(x: Any, filters: Any, stride: int, tiles: Tiles | None = None, interpret: bool = False) -> Any:
-    return _product(*_forwards(x, filters, stride, tiles or PRODUCT), interpret)
-
-
-def _result_moments(
-    x: Any, filters: Any, stride: int, tiles: Tiles | None = None, interpret: bool = False
-) -> tuple[Any, Any, Any]:
-    """The programs' moments are put together as in Chan, Golub and LeVeque (1979), so that nothing cancels."""
-    result, *parts = _product(*_forwards(x, filters, stride, tiles or PRODUCT), interpret, moments=True)
-    counts, means, squares = (part.reshape(-1, filters.shape[3]) for part in parts)
-    total = counts.sum(0)
-    mean = (counts * means).sum(0) / total
-    return result, mean, (squares + counts * jnp.square(means - mean)).sum(0) / total
-
-
-def _forwards(x: Any, filters: Any, stride: int, tiles: Tiles) -> tuple[Patches, Any, Any, Tiles]:
+def _result(x: Any, filters: Any, stride: int, tiles: Tiles = PRODUCT, interpret: bool = False) -> Any:
     size, _, inputs, outputs = filters.shape
     target = (x.shape[0], -(-x.shape[1] // stride), -(-x.shape[2] // stride), outputs)
     patches = Patches(x.shape, target, size, stride, 1, size // 2, _group(target, 1, tiles))
-    return patches, x, filters.reshape(1, size, size, inputs, outputs), tiles
+    return _product(patches, x, filters.reshape(1, size, size, inputs, outputs), tiles, interpret)
 
 
 def _slope_of_images(
-    x: Any, filters: Any, slope: Any, stride: int, tiles: Tiles | None = None, interpret: bool = False
+    x: Any, filters: Any, slope: Any, stride: int, tiles: Tiles = PRODUCT, interpret: bool = False
 ) -> Any:
     """It comes from the results it is part of: by filter rows ``(phase + margin) % stride + stride * tap``.
 
     The last of them meets the first source row.
     """
-    tiles = tiles or PRODUCT
     size, _, inputs, outputs = filters.shape
     margin, taps = size // 2, -(-size // stride)
     patches = Patches(slope.shape, x.shape, taps, 1, stride, margin, _group(x.shape, stride, tiles))
@@ -306,15 +254,12 @@ def _slope_of_images(
     return _product(patches, slope, matrix, tiles, interpret)
 
 
-def _product(patches: Patches, source: Any, filters: Any, tiles: Tiles, interpret: bool, moments: bool = False) -> Any:
-    """Patches times filters [phase, taps, taps, inputs, outputs].
-
-    ``moments``: also each program's number of results, their mean and the squares about it: [program, group, outputs].
-    """
+def _product(patches: Patches, source: Any, filters: Any, tiles: Tiles, interpret: bool) -> Any:
+    """Patches times filters [phase, taps, taps, inputs, outputs]."""
     depth, wide = _cut(patches.depth, tiles.depth, source), _cut(patches.outputs, tiles.outputs)
     matrix = _padded(_grouped(patches, filters.astype(source.dtype)), depth, wide)
 
-    def kernel(source_ref: Any, matrix_ref: Any, result_ref: Any, *moments_refs: Any) -> None:
+    def conv_product(source_ref: Any, matrix_ref: Any, result_ref: Any) -> None:
         row = pl.program_id(0) * tiles.rows + jnp.arange(tiles.rows)
         output = pl.program_id(1) * wide + jnp.arange(wide)
         phase = lax.div(pl.program_id(2), patches.phases), lax.rem(pl.program_id(2), patches.phases)
@@ -329,37 +274,27 @@ def _product(patches: Patches, source: Any, filters: Any, tiles: Tiles, interpre
         total = lax.fori_loop(0, matrix.shape[1] // depth, add, zero)
         place, inside = patches.results(row, phase, output)
         plgpu.store(result_ref.at[place], total.astype(source.dtype), mask=inside)
-        if moments:
-            count = inside.astype(jnp.float32).sum(0)
-            mean = jnp.where(inside, total, 0.0).sum(0) / jnp.maximum(count, 1.0)
-            squares = jnp.square(jnp.where(inside, total - mean[None, :], 0.0)).sum(0)
-            for ref, value in zip(moments_refs, (count, mean, squares), strict=True):
-                ref[...] = value
 
     size = math.prod(patches.target)
-    programs = pl.cdiv(patches.rows, tiles.rows)
-    part = pl.BlockSpec((None, wide), lambda row, output, phase: (row, output))
-    result, *parts = pl.pallas_call(
-        kernel,
-        out_shape=[_array((size,), source.dtype), *[_array((programs, matrix.shape[2]), jnp.float32)] * (3 * moments)],
-        grid=(programs, matrix.shape[2] // wide, patches.phases**2),
+    result = pl.pallas_call(
+        conv_product,
+        out_shape=_array((size,), source.dtype),
+        grid=(pl.cdiv(patches.rows, tiles.rows), matrix.shape[2] // wide, patches.phases**2),
         in_specs=[
             pl.BlockSpec((source.size,), lambda row, output, phase: (0,)),
             pl.BlockSpec((None, matrix.shape[1], wide), lambda row, output, phase: (phase, 0, output)),
         ],
-        out_specs=[pl.BlockSpec((size,), lambda row, output, phase: (0,)), *[part] * (3 * moments)],
+        out_specs=pl.BlockSpec((size,), lambda row, output, phase: (0,)),
         compiler_params=plgpu.CompilerParams(num_warps=tiles.warps, num_stages=tiles.stages),
         interpret=interpret,
     )(source.reshape(-1), matrix)
-    result = result.reshape(patches.target)
-    return (result, *(part[:, : patches.outputs] for part in parts)) if moments else result
+    return result.reshape(patches.target)
 
 
 def _slope_of_filters(
-    x: Any, filters: Any, slope: Any, stride: int, tiles: Tiles | None = None, interpret: bool = False
+    x: Any, filters: Any, slope: Any, stride: int, tiles: Tiles = SLOPE, interpret: bool = False
 ) -> Any:
     """The transposed patches times ``slope``: programs for parts of the rows, summed here."""
-    tiles = tiles or SLOPE
     size = filters.shape[0]
     patches = Patches(x.shape, slope.shape, size, stride, 1, size // 2, _group(slope.shape, 1, tiles))
     depth, wide = _cut(patches.depth, tiles.depth), _cut(patches.outputs, tiles.outputs)
@@ -368,7 +303,7 @@ def _slope_of_filters(
     parts = pl.cdiv(patches.rows, steps * rows)
     deep, broad = pl.cdiv(patches.depth, depth), pl.cdiv(patches.outputs, wide)
 
-    def kernel(source_ref: Any, slope_ref: Any, part_ref: Any) -> None:
+    def conv_slope_of_filters(source_ref: Any, slope_ref: Any, part_ref: Any) -> None:
         values = patches.values(pl.program_id(0) * depth + jnp.arange(depth))
         output = pl.program_id(1) * wide + jnp.arange(wide)
         first = pl.program_id(2) * (steps * rows) + jnp.arange(rows)
@@ -383,7 +318,7 @@ def _slope_of_filters(
         part_ref[...] = lax.fori_loop(0, steps, add, jnp.zeros((depth, wide), jnp.float32))
 
     total = pl.pallas_call(
-        kernel,
+        conv_slope_of_filters,
         out_shape=_array((parts, deep * depth, broad * wide), jnp.float32),
         grid=(deep, broad, parts),
         in_specs=[pl.BlockSpec((each.size,), lambda inner, output, part: (0,)) for each in (x, slope)],

@@ -1,0 +1,211 @@
+"""The layer whose gradient is the layer after the update, beside plain ``jax.grad`` and SGD."""
+
+from functools import partial
+from itertools import pairwise
+
+import pytest
+
+jax = pytest.importorskip("jax")
+
+import numpy as np  # noqa: E402
+from jax import numpy as jnp  # noqa: E402
+
+from tunesmith.kernels import fused  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated")  # JAX 0.11
+
+RATES = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+SMALL = fused.Tiles(16, 32, 4, 2)  # so that small layers have several tiles
+INTERPRETED = fused.Plan(True, SMALL, SMALL, interpret=True)
+
+
+def layer(inputs, outputs, seed=0):
+    w, b, m_w, m_b = (jax.random.normal(key, (inputs, outputs)) for key in jax.random.split(jax.random.key(seed), 4))
+    return {"w": w / inputs**0.5, "b": b[0], "momentum": {"w": m_w / 4, "b": m_b[0] / 4}}
+
+
+def given(batch, inputs, outputs, kind=jnp.float32):
+    x, dy = (jax.random.normal(jax.random.key(n), (batch, n)).astype(kind) for n in (inputs, outputs))
+    return layer(inputs, outputs), fused.Rates(**{k: jnp.float32(v) for k, v in RATES.items()}), x, dy
+
+
+def close(found, expected, bound=2e-5):
+    """Every array, in norm: with bfloat16 single values near the edge of a ReLU may differ."""
+
+    def check(one, other):
+        one, other = np.asarray(one, np.float32), np.asarray(other, np.float32)
+        assert one.shape == other.shape and np.linalg.norm(one - other) <= bound * np.linalg.norm(other)
+
+    jax.tree.map(check, found, expected)
+
+
+# -- the kernels beside the formulas ----------------------------------------------------------------------------------
+
+F32, BF16 = (jnp.float32, 2e-5), (jnp.bfloat16, 0.01)
+CASES = [  # shape, kind, relu, is the gradient of x wanted
+    ((16, 32, 32), BF16, True, True),  # tiles that fit
+    ((20, 50, 40), F32, False, False),  # and edges in all dimensions
+    ((20, 50, 40), F32, True, True),
+    ((3, 1, 1), F32, True, False),
+]
+
+
+@pytest.mark.parametrize(("shape", "kind", "relu", "wanted"), CASES)
+def test_kernels_are_the_formulas(shape, kind, relu, wanted):
+    plan, (kind, bound) = INTERPRETED._replace(relu=relu), kind
+    old, rates, x, dy = given(*shape, kind)
+    y = jax.jit(partial(fused._forward_kernel, plan))(x, old["w"], old["b"])
+    assert y.dtype == kind
+    close(y, fused._forward(plan, x, old["w"], old["b"]), bound)
+    found, dx = jax.jit(partial(fused._backward_kernel, plan, wanted))(old, rates, x, dy)
+    expected, slope = fused._backward(plan, wanted, old, rates, x, dy)
+    close(found, expected)
+    assert (dx is not None) == wanted
+    if wanted:
+        assert dx.dtype == kind
+        close(dx, slope, bound)
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+def cross_entropy(logits, y):
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits.astype(jnp.float32)), y[:, None], 1).mean()
+
+
+def plain_loss(layers, x, y):
+    for number, each in enumerate(layers):
+        x = jax.nn.relu(x) if number else x
+        x = x @ each["w"].astype(x.dtype) + each["b"].astype(x.dtype)
+    return cross_entropy(x, y)
+
+
+def plain_step(layers, rates, x, y):
+    weights = [{"w": each["w"], "b": each["b"]} for each in layers]
+    loss, slopes = jax.value_and_grad(plain_loss)(weights, x, y)
+    after = []
+    for each, slope in zip(layers, slopes, strict=True):
+        m = {n: rates["momentum"] * each["momentum"][n] + slope[n] + rates["weight_decay"] * each[n] for n in slope}
+        after.append({n: each[n] - rates["lr"] * m[n] for n in m} | {"momentum": m})
+    return after, loss
+
+
+def fused_loss(layers, rates, x, y, dense=fused.dense):
+    for number, each in enumerate(layers):
+        x = dense(each, rates, x, relu=number > 0)
+    return cross_entropy(x, y)
+
+
+def fused_step(layers, rates, x, y, dense=fused.dense):
+    loss, layers = jax.value_and_grad(partial(fused_loss, dense=dense))(layers, rates, x, y)
+    return layers, loss
+
+
+def interpreted(layer, rates, x, *, relu):
+    rates = fused.Rates(*(rates[name] for name in fused.Rates._fields))
+    return fused._dense(INTERPRETED._replace(relu=relu), layer, rates, x)
+
+
+def population(kind, members=3):
+    layers = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *(layer(a, b, n) for n in range(members)))
+              for a, b in ((20, 40), (40, 5))]  # fmt: skip
+    rates = {name: value * jnp.linspace(0.1, 1, members) for name, value in RATES.items()}
+    x = jax.random.normal(jax.random.key(0), (3, members, 12, 20)).astype(kind)
+    return layers, rates, x, jax.random.randint(jax.random.key(1), (3, members, 12), 0, 5)
+
+
+def trained(step, layers, rates, xs, ys):
+    """All members, as many updates as there are minibatches; each member has its own rates."""
+    return jax.jit(lambda: jax.lax.scan(lambda s, d: jax.vmap(step)(s, rates, *d), layers, (xs, ys)))()
+
+
+@pytest.mark.parametrize(("dense", "kind"), [(interpreted, jnp.float32), (fused.dense, jnp.bfloat16)])
+def test_a_population_trains_as_with_gradients_and_sgd(dense, kind):
+    case = population(kind)
+    found, losses = trained(partial(fused_step, dense=dense), *case)
+    expected, truth = trained(plain_step, *population(jnp.float32))
+    close((found, losses), (expected, truth), 1e-4 if kind == jnp.float32 else 0.02)
+    assert not np.allclose(found[0]["w"][0], case[0][0]["w"][0])
+
+
+def test_the_loss_alone_is_that_of_the_weights():
+    layers, rates, x, y = jax.tree.map(lambda leaf: leaf[0], population(jnp.float32))
+    close(fused_loss(layers, rates, x[0], y[0]), plain_loss(layers, x[0], y[0]))
+
+
+def test_momentum_starts_at_zero():
+    new = fused.with_momentum({"w": jnp.ones((3, 2)), "b": jnp.ones(2)})
+    found, _ = fused_step([new], RATES, jnp.ones((4, 3)), jnp.zeros(4, int))
+    expected, _ = plain_step([new], RATES, jnp.ones((4, 3)), jnp.zeros(4, int))
+    close(found, expected)
+    assert new["momentum"]["w"].shape == (3, 2) and not new["momentum"]["w"].any()
+
+
+def test_rates_have_no_gradient_and_data_has_one_where_it_is_asked_for():
+    old, x = layer(6, 4), jax.random.normal(jax.random.key(3), (8, 6))
+    y = jnp.arange(8) % 4
+    rates, dx = jax.grad(partial(fused_loss, [old]), argnums=(0, 1))(RATES, x, y)
+    assert all(slope == 0 for slope in rates.values())
+    close(dx, jax.grad(partial(plain_loss, [old]))(x, y))
+
+
+# -- what is compiled for a GPU ---------------------------------------------------------------------------------------
+
+
+def lowered(step, *args):
+    try:
+        return jax.jit(step).trace(*args).lower(lowering_platforms=("cuda",)).as_text()
+    except RuntimeError as error:
+        if "No supported GPU" not in str(error):
+            raise
+        pytest.skip(f"JAX {jax.__version__} lowers for CUDA only where there is a GPU")
+
+
+def zeros(members, batch, kind, widths=(784, 512, 512, 10)):
+    shape = lambda *s, kind=jnp.float32: jax.ShapeDtypeStruct((*members, *s), kind)  # noqa: E731
+    layers = [fused.with_momentum({"w": np.zeros((a, b), np.float32), "b": np.zeros(b, np.float32)})
+              for a, b in pairwise(widths)]  # fmt: skip
+    layers = jax.tree.map(lambda leaf: shape(*leaf.shape), layers)
+    return layers, {name: shape() for name in RATES}, shape(batch, widths[0], kind=kind), shape(batch, kind=jnp.int32)
+
+
+@pytest.mark.parametrize("members", [(), (4,)])
+def test_on_cuda_each_layer_is_two_kernels_and_updated_in_place(members):
+    text = lowered(jax.vmap(fused_step) if members else fused_step, *zeros(members, 128, jnp.bfloat16))
+    kernels = [line for line in text.splitlines() if "custom_call @" in line]
+    assert len(kernels) == 6 and "stablehlo.dot_general" not in text
+    updates = [line for line in kernels if "output_operand_alias<" in line]
+    assert len(updates) == 3 and all(line.count("output_operand_alias<") == 4 for line in updates)
+    results = sorted(line.split("=")[0].partition(":")[2].strip() for line in updates)
+    assert results == ["4", "5", "5"]  # the first layer's x is data: no gradient is computed
+
+
+@pytest.mark.parametrize(
+    ("platform", "batch", "kind"),
+    [("cuda", 512, jnp.bfloat16), ("cuda", 128, jnp.float32), ("cpu", 128, jnp.bfloat16)],
+)
+def test_elsewhere_it_is_plain_jax(platform, batch, kind):
+    step = jax.jit(jax.vmap(fused_step)).trace(*zeros((2,), batch, kind))
+    text = step.lower(lowering_platforms=(platform,)).as_text()
+    assert "custom_call" not in text and text.count("stablehlo.dot_general") == 3 + 3 + 2
+
+
+# -- bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_is_said():
+    good, x = layer(6, 4), jnp.ones((8, 6))
+    cases = [
+        ({"w": good["w"], "b": good["b"]}, x, "with_momentum"),
+        (good | {"b": jnp.ones(5)}, x, r"b is \(5,\)"),
+        (good, jnp.ones((8, 5)), r"x is \(8, 5\).*\[batch, 6\]"),
+        (good, jnp.ones((2, 8, 6)), "reshape"),
+        (good, jnp.ones((8, 6), int), "cast it to float32"),
+        (good | {"w": good["w"].astype(jnp.bfloat16)}, x, "must be float32.*cast x"),
+        (good | {"momentum": {"w": jnp.ones((4, 6)), "b": good["b"]}}, x, "momentum of w"),
+    ]
+    for bad, data, message in cases:
+        with pytest.raises(ValueError, match=message):
+            fused.dense(bad, RATES, data)
+    with pytest.raises(KeyError, match="weight_decay"):
+        fused.dense(good, {"lr": 0.1, "momentum": 0.9}, x)
