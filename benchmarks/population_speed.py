@@ -10,7 +10,7 @@ included. ``bare`` calls the same compiled step in a loop that does nothing else
 in PyTorch (``population_rivals.py``), and so many of them take so many times as long. All train on random data, ``ppo``
 in CartPole; compilation is not counted. ``mlp-fused`` updates its layers in the backward pass, which pays with
 ``--bf16``. Figures are medians; on a machine that others use too compare those of processor time ("CPU"). ``--devices
-2`` deals the members out to two GPUs.
+2`` deals the members out to two GPUs, or two cores of a machine that has none.
 """
 
 from __future__ import annotations
@@ -192,11 +192,11 @@ class Training:
         return (weights, zeros, zeros, jnp.zeros(())) if self.adam else (weights, zeros)
 
     def step(self, state: Any, config: Any, key: Any, data: Any) -> Any:
-        def update(state: Any, key: Any) -> Any:
-            rows = jax.random.randint(key, (self.batch,), 0, ROWS)
+        def update(state: Any, rows: Any) -> Any:
             return self.update(state, config, data[0][rows].astype(self.kind), data[1][rows])
 
-        state, losses = jax.lax.scan(update, state, jax.random.split(key, self.updates))
+        minibatches = jax.random.randint(key, (self.updates, self.batch), 0, ROWS)
+        state, losses = jax.lax.scan(update, state, minibatches)
         return state, {"loss": losses.mean()}
 
     def update(self, state: Any, config: Any, x: Any, y: Any) -> Any:
@@ -388,6 +388,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement")
     parser.add_argument("--repeat", type=int, default=3)
     given = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", given.devices)  # where there is no GPU
     given.rivals = [RIVALS[name] for name in given.rivals]
     print(f"JAX {jax.__version__} on {given.devices} x {jax.devices()[0].device_kind}")
     print("| case | way | member-steps/s | system is | of CPU |\n|---|---|--:|--:|--:|", flush=True)

@@ -188,6 +188,28 @@ def test_an_own_sampler_must_be_passed_again(tmp_path: Path) -> None:
         assert replay(s) == []
 
 
+def test_a_sampler_is_told_when_it_is_asked_and_not_before() -> None:
+    class Counting:
+        told = 0
+
+        def init(self, space: Space, goals: Any, rng: Any, constraints: Any = ()) -> None: ...
+        def tell(self, state: None, event: Any) -> None:
+            self.told += 1
+
+        def ask(self, state: None, rng: np.random.Generator, until: int = 1) -> Any:
+            return rng.random(2)
+
+    sampler = Counting()
+    s = study(sampler=sampler, scheduler=PBT(population=4, ready=1, steps=5))
+    for round in range(5):
+        for job in s.ask(4):
+            s.tell(job, {"loss": job.config["x"]})
+        assert sampler.told == 3  # the first three trials, when it was asked for the fourth
+    assert s.ask() is None
+    s.sampling()
+    assert sampler.told == 40
+
+
 def test_functions_as_constraints_must_be_passed_again(tmp_path: Path) -> None:
     def small(config: Any) -> bool:
         return bool(config["x"] * config["n"] < 1)

@@ -70,6 +70,7 @@ class Fold:
         self._sampler: Any = None
         self._scheduler: Any = None
         self._sampling: Any = None
+        self._unread: deque[Any] = deque()  # what the sampler will be told when it is asked, if it ever is
         self._scheduling: Any = None
 
     # -- fold ---------------------------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ class Fold:
 
     def _tell(self, event: Any) -> None:
         if event.trial not in self._outside:
-            self._sampling = self._sampler.tell(self._sampling, event)
+            self._unread.append(event)
         if event.trial not in self._added:
             self._scheduling = self._scheduler.tell(self._scheduling, event)
 
@@ -146,6 +147,7 @@ class Fold:
         self._sampler = self.given.sampler(definition.sampler)
         self._scheduler = self.given.scheduler(definition.scheduler)
         rng = stream(definition.seed, "sampler.init")
+        self._unread.clear()
         self._sampling = self._sampler.init(definition.space, definition.goals, rng, definition.constraints)
         self._scheduling = self._scheduler.init(definition.space, definition.goals, definition.constraints)
 
@@ -301,6 +303,8 @@ class Fold:
 
     def sampling(self) -> tuple[Any, Any, np.random.Generator]:
         """The sampler, its state, which is not to be changed, and the randomness of its next proposal."""
+        while self._unread:
+            self._sampling = self._sampler.tell(self._sampling, self._unread.popleft())
         return self._sampler, self._sampling, stream(self.definition.seed, "sampler", self.asks)
 
     def _propose(self, until: int) -> Config | None:
