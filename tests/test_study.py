@@ -201,7 +201,7 @@ def test_a_sampler_is_told_when_it_is_asked_and_not_before() -> None:
 
     sampler = Counting()
     s = study(sampler=sampler, scheduler=PBT(population=4, ready=1, steps=5))
-    for round in range(5):
+    for _ in range(5):
         for job in s.ask(4):
             s.tell(job, {"loss": job.config["x"]})
         assert sampler.told == 3  # the first three trials, when it was asked for the fourth
