@@ -148,10 +148,11 @@ def test_lowers_for_a_gpu(shape: tuple[int, ...], kind: Any) -> None:
         assert "stablehlo.dot_general" not in text
 
 
-@pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a GPU")
 @pytest.mark.parametrize("shape", [(8, 32, 32, 3, 16, 3, 1), (8, 28, 28, 16, 32, 3, 2)], ids=str)
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
 def test_on_a_gpu(shape: tuple[int, ...]) -> None:
+    if jax.default_backend() != "gpu":
+        pytest.skip("needs a GPU")
     x, filters, slope = arrays(shape)
     found = slopes(partial(conv, stride=shape[-1]), x.astype(jnp.bfloat16), filters, slope.astype(jnp.bfloat16))
     close(found, slopes(partial(reference, stride=shape[-1]), x, filters, slope), 1 / 32)

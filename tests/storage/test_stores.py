@@ -157,6 +157,7 @@ def test_four_processes_on_one_file(tmp_path: Path) -> None:
         assert replay(study) == []
 
 
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # of JAX, where another test has used it
 def test_fork_safe(tmp_path: Path) -> None:
     """A child made by fork opens the file for itself."""
     with Study(SPACE, GOAL, store=tmp_path / "a.db") as study:
