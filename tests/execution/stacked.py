@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import tunesmith as ts
-from tunesmith.execution import Checkpoints, Inline, Options, Vectorised, drive
+from tunesmith.execution import Checkpoints, Inline, Options, Vectorised, drive, driver
 from tunesmith.execution.base import Target
 from tunesmith.records import Asked, Checkpointed, Failed, Told
 from tunesmith.testing import ExecutorConformance
@@ -322,10 +322,10 @@ class Stacked(ExecutorConformance):
         store = tmp_path / "study.db"
         command = [sys.executable, __file__, type(self).__module__.rpartition(".")[2], str(store), str(every)]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as driver:
-            for line in driver.stdout:
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            for line in process.stdout:
                 if int(line) >= 60:
-                    driver.kill()
+                    process.kill()
                     break
         before = ts.Study.open(store)
         assert 60 <= sum(trial.step - trial.start for trial in before.trials) < 6 * 40
@@ -343,7 +343,8 @@ class Stacked(ExecutorConformance):
 
 
 def drive_to_the_end(module, store, every):
-    """What is killed."""
+    """What is killed: it says after every round how far it is."""
+    driver._PROGRESS = 0.0
     pbt = ts.schedulers.PBT(population=6, ready=2, steps=40, synchronous=True)
     task = import_module(module).Test.task(checkpoint_every=int(every))
 
