@@ -37,7 +37,7 @@ from jax.experimental.pallas import triton as plgpu
 
 Layer = dict[str, Any]  # {"w", "b", "momentum": {"w", "b"}}
 
-_LARGEST_BATCH = 128  # tiles of x and of the results have the whole batch
+_BATCHES = (16, 32, 64, 128)  # tiles of x and of the results have the whole batch
 
 
 class Tiles(NamedTuple):
@@ -82,7 +82,8 @@ def dense(layer: Layer, rates: Any, x: Any, *, relu: bool = False) -> Any:
         layer: ``{"w": [inputs, outputs], "b": [outputs], "momentum": {"w", "b"}}`` in float32; see ``with_momentum``.
         rates: has the scalars ``lr``, ``momentum`` and ``weight_decay`` by name; they may be traced.
         x: [batch, inputs]. Products are computed in its type (float32 has the device's default precision), sums and
-            the update in float32; the result has its type. On CUDA up to 128 rows of 16 bits have kernels.
+            the update in float32; the result has its type. On CUDA there are kernels for batches of 16, 32, 64 or 128
+            rows of 16 bits.
         relu: use ``max(x, 0)`` for ``x``: the activation of the layer before, which then is not stored.
 
     Raises:
@@ -139,7 +140,7 @@ def _choose(plan: Plan, kernel: Any, plain: Any, x: Any, *args: Any) -> Any:
     """``kernel(*args)`` where platform, batch and type suit it, else ``plain(*args)``."""
     if plan.interpret:
         return kernel(*args)
-    if len(x) > _LARGEST_BATCH or x.dtype not in (jnp.bfloat16, jnp.float16):
+    if len(x) not in _BATCHES or x.dtype not in (jnp.bfloat16, jnp.float16):
         return plain(*args)
     return lax.platform_dependent(*args, cuda=kernel, default=plain)
 
@@ -229,7 +230,7 @@ def _forward_kernel(plan: Plan, x: Any, w: Any, b: Any) -> Any:
     """A program makes ``columns`` outputs of the whole batch, so that the weights are read once."""
     inputs, outputs = w.shape
     (down, rows), (across, columns) = _tiles(inputs, plan.forward.rows), _tiles(outputs, plan.forward.columns)
-    batch = _Span(0, _tiles(len(x), _LARGEST_BATCH)[1], len(x))
+    batch = _Span(0, len(x), len(x))
 
     def kernel(x_ref: Any, w_ref: Any, b_ref: Any, y_ref: Any) -> None:
         here = _Span(pl.program_id(0) * columns, columns, outputs)
@@ -253,7 +254,7 @@ def _backward_kernel(plan: Plan, wanted: bool, layer: Layer, rates: Rates, x: An
     """
     inputs, outputs = layer["w"].shape
     (down, rows), (across, columns) = _tiles(inputs, plan.backward.rows), _tiles(outputs, plan.backward.columns)
-    batch = _Span(0, _tiles(len(x), _LARGEST_BATCH)[1], len(x))
+    batch = _Span(0, len(x), len(x))
 
     def kernel(*refs: Any) -> None:
         rates, (x_ref, dy_ref, *old), new = Rates(*(ref[...] for ref in refs[:3])), refs[3:9], refs[9:13]

@@ -30,8 +30,8 @@ PRAGMA user_version = {VERSION};
 
 #: the numbers of the last event and of the last ask; asks are numbered without gaps, so every lower one is taken
 _LAST = """
-SELECT coalesce((SELECT max(number) FROM events WHERE study = ?1), 0),
-       coalesce((SELECT max(ask) FROM events WHERE study = ?1 AND ask IS NOT NULL), -1)
+SELECT coalesce((SELECT max(number) FROM events WHERE study = :study), 0),
+       coalesce((SELECT max(ask) FROM events WHERE study = :study AND ask IS NOT NULL), -1)
 """
 
 
@@ -62,7 +62,7 @@ class SQLiteStore:
         bodies = [(event.ask if type(event) is Asked else None, _checked(event)) for event in events]
         asks = [ask for ask, _ in bodies if ask is not None]
         with self._writing() as connection:
-            last, asked = connection.execute(_LAST, (self.name,)).fetchone()
+            last, asked = connection.execute(_LAST, {"study": self.name}).fetchone()
             if (after is not None and after != last) or (asks and min(asks) <= asked):
                 return 0
             rows = [(self.name, last + i, ask, body) for i, (ask, body) in enumerate(bodies, 1)]
