@@ -389,6 +389,8 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     given = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", given.devices)  # where there is no GPU
+    if given.devices > len(jax.devices()):
+        parser.error(f"--devices {given.devices}: there are {len(jax.devices())}")
     given.rivals = [RIVALS[name] for name in given.rivals]
     print(f"JAX {jax.__version__} on {given.devices} x {jax.devices()[0].device_kind}")
     print("| case | way | member-steps/s | system is | of CPU |\n|---|---|--:|--:|--:|", flush=True)

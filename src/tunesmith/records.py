@@ -65,10 +65,10 @@ class Spec(msgspec.Struct, frozen=True):
 # -- events ---------------------------------------------------------------------------------------------------
 
 
-class Event(msgspec.Struct, frozen=True, tag_field="event", gc=False):
+class Event(msgspec.Struct, frozen=True, tag_field="event"):
     """Something that happened in a study.
 
-    The garbage collector need not look for cycles among the very many events, since there can be none.
+    Of `Asked` and `Told` there are very many, with nothing in them but data: the garbage collector passes over them.
     """
 
 
@@ -102,7 +102,7 @@ class Enqueued(Event, frozen=True, tag="enqueued"):
     config: Config
 
 
-class Asked(Event, frozen=True, omit_defaults=True, tag="asked"):
+class Asked(Event, frozen=True, omit_defaults=True, tag="asked", gc=False):
     """A job was given out: advance ``trial`` from step ``start`` to step ``until``.
 
     The decision is a pure function of the events up to number ``seen``, the seed of the study and the number
@@ -126,7 +126,7 @@ class Asked(Event, frozen=True, omit_defaults=True, tag="asked"):
     worker: str = ""
 
 
-class Told(Event, frozen=True, omit_defaults=True, tag="told"):
+class Told(Event, frozen=True, omit_defaults=True, tag="told", gc=False):
     """One value a step of every metric, for the steps ``start + 1, start + 2, ...`` of a trial.
 
     All lists are of one length. It may stop short of the job's ``until``: then it is progress, and the job goes on.
