@@ -52,7 +52,13 @@ def pairs(store: str, processes: int, seconds: float) -> Result:
 def reports(how: str, seconds: float, count: int = 20) -> Result:
     """Trials with so many reports: each told by itself, in one transaction, or as one list."""
     with measuring.folder() as folder:
-        study = ts.Study(space(), LOSS, scheduler=ts.schedulers.Full(steps=count), store=folder / "study.db")
+        study = ts.Study(
+            space(),
+            LOSS,
+            sampler=ts.samplers.Uniform(),
+            scheduler=ts.schedulers.Full(steps=count),
+            store=folder / "study.db",
+        )
 
         def each() -> None:
             job = study.ask()
@@ -76,7 +82,13 @@ def decision(scheduler: str, counts: list[int], store: str = "memory", times: in
     """A report and the decision on it, once so many trials have finished: ``tell`` and ``ask``."""
     with measuring.folder() as folder:
         rule = ts.schedulers.PBT(population=16, ready=1, steps=10**9) if scheduler == "pbt" else ts.schedulers.Full()
-        study = ts.Study(space(), LOSS, scheduler=rule, store=None if store == "memory" else folder / "study.db")
+        study = ts.Study(
+            space(),
+            LOSS,
+            sampler=ts.samplers.Uniform(),
+            scheduler=rule,
+            store=None if store == "memory" else folder / "study.db",
+        )
         jobs = deque(study.ask(16))
         draw = random.Random(0).random
 
@@ -138,7 +150,7 @@ def kill(workers: int, seconds: float = 1.0) -> Result:
     """From killing a driver with its workers, to the first job that a new driver has completed."""
     with measuring.folder() as folder:
         path = folder / "study.db"
-        ts.Study(space(), LOSS, store=path, scheduler=ts.schedulers.Full()).close()
+        ts.Study(space(), LOSS, store=path, sampler=ts.samplers.Uniform(), scheduler=ts.schedulers.Full()).close()
         store = SQLiteStore(path)
         driver = measuring.start(__file__, "drive", path=str(path), workers=workers)
         fresh = _first(store, 1, time.perf_counter())
@@ -204,7 +216,9 @@ def kill_pairs(processes: int, seconds: float = 1.0) -> Result:
 
 def make(path: str, count: int, how: str, steps: int = 20) -> Result:
     """A study of so many trials, each with 20 reports, told one by one or as one list."""
-    study = ts.Study(space(), LOSS, scheduler=ts.schedulers.Full(steps=steps), store=path)
+    study = ts.Study(
+        space(), LOSS, sampler=ts.samplers.Uniform(), scheduler=ts.schedulers.Full(steps=steps), store=path
+    )
     random.seed(0)
     with measuring.clock() as time_:
         for _ in range(0, count, 500):

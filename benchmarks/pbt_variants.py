@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith import Goal, Study
+from tunesmith import Goal, Study, samplers
 from tunesmith.schedulers import FIRE, MFPBT, PB2, PBT, Backtrack, Full, Tournament, TTest
 from tunesmith.workloads import toy
 
@@ -75,14 +75,16 @@ def play(case: tuple[str, str, int, int, int, int]) -> tuple[float, int]:
     rng = np.random.default_rng(seed)
     if problem in TOYS:
         task = TOYS[problem]
-        study = Study(task.space(), Goal("loss"), scheduler=scheduler, seed=seed, trials=trials)
+        study = Study(
+            task.space(), Goal("loss"), sampler=samplers.Uniform(), scheduler=scheduler, seed=seed, trials=trials
+        )
         first = task.first(population, rng)
     else:
         from tunesmith.workloads import mlp
 
         task = mlp.ImageMLP()
         space, goal = mlp.space(problem), Goal("accuracy", maximise=True)
-        study = Study(space, goal, scheduler=scheduler, seed=seed, trials=trials)
+        study = Study(space, goal, sampler=samplers.Uniform(), scheduler=scheduler, seed=seed, trials=trials)
         first = [space.sample(rng) for _ in range(population)]
     for config in first:
         study.enqueue(config)

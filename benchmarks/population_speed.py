@@ -303,7 +303,7 @@ def system(task: JaxTask, given: Case, every: int) -> Callable[[int], object]:
 
     def train(steps: int) -> object:
         pbt = ts.schedulers.PBT(population=given.members, ready=1, steps=steps, synchronous=True)
-        study = ts.Study(given.space, given.goal, scheduler=pbt)
+        study = ts.Study(given.space, given.goal, sampler=ts.samplers.Uniform(), scheduler=pbt)
         with tempfile.TemporaryDirectory() as root:
             options = Options((given.goal.metric,), root if every else None)
             executor = Vectorised(task, options, members=given.members, keep=study.startable)

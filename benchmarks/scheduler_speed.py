@@ -44,7 +44,13 @@ def tunesmith(which: str, count: int) -> dict[str, float]:
     from tunesmith import schedulers
 
     scheduler = eval(OURS[which], vars(schedulers))
-    study = ts.Study(ts.Space({"x": ts.Float(0.0, 1.0)}), ts.Goal("loss"), scheduler=scheduler, trials=count)
+    study = ts.Study(
+        ts.Space({"x": ts.Float(0.0, 1.0)}),
+        ts.Goal("loss"),
+        sampler=ts.samplers.Uniform(),
+        scheduler=scheduler,
+        trials=count,
+    )
     begin, reports = time.process_time(), 0
     while (job := study.ask()) is not None:
         values = [loss(job.trial, step) for step in range(job.start + 1, job.until + 1)]

@@ -51,7 +51,7 @@ def measure(scheduler: str, trials: int, workers: int, recorded: bool) -> dict[s
         else lambda job: _curve(job.config, job.start, job.until)
     )
     made = construct(scheduler, vars(ts.schedulers), "scheduler")
-    study = ts.Study(space, ts.Goal("loss"), scheduler=made, trials=trials)
+    study = ts.Study(space, ts.Goal("loss"), sampler=ts.samplers.Uniform(), scheduler=made, trials=trials)
     began = time.process_time()
     found = simulate(study, curves, workers)
     spent = time.process_time() - began

@@ -241,7 +241,7 @@ ON_A_STUDY = {
 def test_a_stored_study_stays_as_it_was(case, tmp_path):
     call, message = ON_A_STUDY[case]
     store = tmp_path / "study.db"
-    study = ts.Study(ts.Space(SPACE), ts.Goal("x"), scheduler=Full(2), store=store)
+    study = ts.Study(ts.Space(SPACE), ts.Goal("x"), sampler=ts.samplers.Uniform(), scheduler=Full(2), store=store)
     job = study.ask()
     before = study.events()
     with pytest.raises((ValueError, TypeError, ts.TunesmithError)) as error:

@@ -331,7 +331,7 @@ def work(study: ts.Study, workers: int = 1, noise: float = 0.0, jobs: int | None
 @pytest.mark.parametrize("workers", [1, 8])
 @pytest.mark.parametrize("budget", [Budget(seconds=3000), Budget(dollars=5, price=6)])
 def test_a_budget_is_used_and_not_exceeded(workers: int, budget: Budget) -> None:
-    study = ts.Study(SPACE, LOSS, scheduler=schedulers.Full(9), budget=budget)
+    study = ts.Study(SPACE, LOSS, sampler=ts.samplers.Uniform(), scheduler=schedulers.Full(9), budget=budget)
     work(study, workers)
     assert 0.9 * 3000 < study.trials.seconds < 3000
     assert study.message.startswith("the budget is used up: ") and "the next one about" in study.message
@@ -342,7 +342,14 @@ def test_a_budget_is_used_and_not_exceeded(workers: int, budget: Budget) -> None
 
 def test_a_budget_is_exceeded_by_no_more_than_the_errors_of_the_predictions() -> None:
     for workers in (1, 16):
-        study = ts.Study(SPACE, LOSS, scheduler=schedulers.Full(9), budget=Budget(seconds=6000), seed=workers)
+        study = ts.Study(
+            SPACE,
+            LOSS,
+            sampler=ts.samplers.Uniform(),
+            scheduler=schedulers.Full(9),
+            budget=Budget(seconds=6000),
+            seed=workers,
+        )
         work(study, workers, noise=0.3)
         assert 0.85 * 6000 < study.trials.seconds < 1.1 * 6000
 
@@ -358,7 +365,9 @@ def test_until_something_is_known_there_is_one_job_at_a_time() -> None:
 
 def test_jobs_that_are_out_are_reckoned_with() -> None:
     space = ts.Space({"x": ts.Float(0.0, 1.0)})
-    study = ts.Study(space, LOSS, scheduler=schedulers.Full(9), budget=Budget(seconds=100))
+    study = ts.Study(
+        space, LOSS, sampler=ts.samplers.Uniform(), scheduler=schedulers.Full(9), budget=Budget(seconds=100)
+    )
     for _ in range(5):
         job = study.ask()
         assert job is not None
@@ -369,7 +378,9 @@ def test_jobs_that_are_out_are_reckoned_with() -> None:
 
 def test_what_did_not_fit_fits_when_the_others_were_cheaper() -> None:
     space = ts.Space({"x": ts.Float(0.0, 1.0)})
-    study = ts.Study(space, LOSS, scheduler=schedulers.Full(10), budget=Budget(seconds=101))
+    study = ts.Study(
+        space, LOSS, sampler=ts.samplers.Uniform(), scheduler=schedulers.Full(10), budget=Budget(seconds=101)
+    )
     for _ in range(5):
         job = study.ask()
         assert job is not None
@@ -382,7 +393,9 @@ def test_what_did_not_fit_fits_when_the_others_were_cheaper() -> None:
 
 def test_a_raised_budget_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
-    make = lambda budget: ts.Study(SPACE, LOSS, scheduler=schedulers.Full(9), store=path, budget=budget)  # noqa: E731
+    make = lambda budget: ts.Study(  # noqa: E731
+        SPACE, LOSS, sampler=ts.samplers.Uniform(), scheduler=schedulers.Full(9), store=path, budget=budget
+    )
     with make(Budget(seconds=1000)) as study:
         work(study)
         first = study.trials.seconds
@@ -398,7 +411,9 @@ def test_a_raised_budget_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_job_is_asked_again_whatever_the_budget_says() -> None:
-    study = ts.Study(SPACE, LOSS, scheduler=schedulers.Full(9), budget=Budget(seconds=100))
+    study = ts.Study(
+        SPACE, LOSS, sampler=ts.samplers.Uniform(), scheduler=schedulers.Full(9), budget=Budget(seconds=100)
+    )
     job = study.ask()
     assert job is not None
     study.tell(job, {"loss": [1.0] * 5}, seconds=200.0)
@@ -410,7 +425,9 @@ def test_a_job_is_asked_again_whatever_the_budget_says() -> None:
 
 
 def test_what_a_failed_job_has_told_is_spent() -> None:
-    study = ts.Study(SPACE, LOSS, scheduler=schedulers.Full(9), budget=Budget(seconds=100))
+    study = ts.Study(
+        SPACE, LOSS, sampler=ts.samplers.Uniform(), scheduler=schedulers.Full(9), budget=Budget(seconds=100)
+    )
     job = study.ask()
     assert job is not None
     study.tell(job, {"loss": [1.0] * 5}, seconds=200.0)
@@ -429,7 +446,7 @@ def test_what_a_failed_job_has_told_is_spent() -> None:
     ids=lambda scheduler: type(scheduler).__name__,
 )
 def test_every_scheduler_ends_with_a_message(scheduler: Any) -> None:
-    study = ts.Study(SPACE, LOSS, scheduler=scheduler, budget=Budget(seconds=100))
+    study = ts.Study(SPACE, LOSS, sampler=ts.samplers.Uniform(), scheduler=scheduler, budget=Budget(seconds=100))
     work(study, 4)
     assert 80 < study.trials.seconds < 120 and not study.running
     assert "the budget is used up" in study.message
@@ -437,7 +454,9 @@ def test_every_scheduler_ends_with_a_message(scheduler: Any) -> None:
 
 
 def test_a_change_of_the_space_is_followed() -> None:
-    study = ts.Study(SPACE, LOSS, scheduler=schedulers.Full(9), budget=Budget(seconds=2000))
+    study = ts.Study(
+        SPACE, LOSS, sampler=ts.samplers.Uniform(), scheduler=schedulers.Full(9), budget=Budget(seconds=2000)
+    )
     work(study, jobs=20)
     study.change(space=ts.Space({**SPACE, "extra": ts.Float(1.0, 2.0)}), fill={"extra": 1.0})
     work(study)
@@ -473,7 +492,9 @@ def test_a_refused_job_is_not_proposed_again_until_something_happens() -> None:
 
 
 def test_with_a_budget_a_tell_needs_seconds() -> None:
-    study = ts.Study(SPACE, LOSS, scheduler=schedulers.Full(2), budget=Budget(seconds=100))
+    study = ts.Study(
+        SPACE, LOSS, sampler=ts.samplers.Uniform(), scheduler=schedulers.Full(2), budget=Budget(seconds=100)
+    )
     job = study.ask()
     assert job is not None
     with pytest.raises(ValueError, match="trial 0: the study has a budget: tell needs seconds="):
@@ -495,7 +516,10 @@ def test_tune_with_a_budget() -> None:
 
 
 def test_progress_shows_what_is_spent() -> None:
-    study, stream = ts.Study(SPACE, LOSS, scheduler=schedulers.Full(9), budget=Budget(seconds=6000)), io.StringIO()
+    study, stream = (
+        ts.Study(SPACE, LOSS, sampler=ts.samplers.Uniform(), scheduler=schedulers.Full(9), budget=Budget(seconds=6000)),
+        io.StringIO(),
+    )
     work(study, jobs=40)
     with Progress(stream=stream) as show:
         show(study)

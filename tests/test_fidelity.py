@@ -86,19 +86,19 @@ def test_the_rung_decides() -> None:
 
 def test_weights_that_carry_over_go_on() -> None:
     space = Space({"x": Float(0.0, 1.0), "share": Fidelity(0.1, 1.0, carry=True)})
-    study = Study(space, Goal("loss"), scheduler=ASHA(9), trials=12)
+    study = Study(space, Goal("loss"), sampler=samplers.Uniform(), scheduler=ASHA(9), trials=12)
     assert {(job.start, job.until) for job in jobs_of(study)} == {(0, 1), (1, 3), (3, 9)} and replay(study) == []
 
 
 @pytest.mark.parametrize("scheduler", [Full(3), PBT(population=3, ready=2, steps=4)])
 def test_without_rungs_it_is_highest(scheduler: Any) -> None:
-    study = Study(SPACE, Goal("loss"), scheduler=scheduler, trials=3)
+    study = Study(SPACE, Goal("loss"), sampler=samplers.Uniform(), scheduler=scheduler, trials=3)
     assert {job.config["share"] for job in jobs_of(study)} == {1.0}
 
 
 def test_the_best_is_one_of_the_highest_fidelity() -> None:
     """Values on a tenth of the data may look better than on all of it."""
-    study = Study(SPACE, Goal("loss"), scheduler=ASHA(9), trials=12)
+    study = Study(SPACE, Goal("loss"), sampler=samplers.Uniform(), scheduler=ASHA(9), trials=12)
     while (job := study.ask()) is not None:
         study.tell(job, {"loss": job.config["x"] + 10 * job.config["share"]})
     assert study.best.config["share"] == 1.0 and study.best.last("loss") > min(t.last("loss") for t in study.trials)
@@ -107,7 +107,7 @@ def test_the_best_is_one_of_the_highest_fidelity() -> None:
 @given(st.integers(0, 1000), st.integers(1, 6))
 def test_any_order_with_faults(seed: int, workers: int) -> None:
     """Jobs that are lost in a rung are asked again in that rung; replay is exact."""
-    study = Study(SPACE, GOAL, scheduler=Hyperband(9, rounds=1), seed=seed)
+    study = Study(SPACE, GOAL, sampler=samplers.Uniform(), scheduler=Hyperband(9, rounds=1), seed=seed)
     play(study, np.random.default_rng(seed), workers=workers, faults=0.3, jobs=200)
     assert not study.running and replay(study) == []
     for trial in study.trials:
@@ -115,7 +115,7 @@ def test_any_order_with_faults(seed: int, workers: int) -> None:
 
 
 def test_a_job_does_not_start_from_a_checkpoint_of_another_fidelity() -> None:
-    study = Study(SPACE, Goal("loss"), scheduler=SuccessiveHalving(3, size=3, rounds=1))
+    study = Study(SPACE, Goal("loss"), sampler=samplers.Uniform(), scheduler=SuccessiveHalving(3, size=3, rounds=1))
     for _ in range(3):
         job = study.ask()
         study.tell(job, {"loss": job.config["x"]}, checkpoint=Checkpoint(job.trial, 1, "place", "digest"))
@@ -130,7 +130,7 @@ def test_a_job_does_not_start_from_a_checkpoint_of_another_fidelity() -> None:
 
 
 def test_added_and_enqueued_configurations_need_not_name_it() -> None:
-    study = Study(SPACE, Goal("loss"), scheduler=ASHA(9), trials=4)
+    study = Study(SPACE, Goal("loss"), sampler=samplers.Uniform(), scheduler=ASHA(9), trials=4)
     study.add({"x": 0.25, "kind": "mlp"}, {"loss": 0.5}, step=9)
     assert study.trials[0].config["share"] == 1.0
     assert study.enqueue({"x": 0.75, "kind": "mlp"})

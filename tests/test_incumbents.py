@@ -13,7 +13,7 @@ from scipy import stats
 from scipy.special import ndtri
 
 import tunesmith as ts
-from tunesmith import Constraint, Float, Goal, Integer, Space, Study, replay
+from tunesmith import Constraint, Float, Goal, Integer, Space, Study, replay, samplers
 from tunesmith.noise import Noise, fit
 from tunesmith.progress import Progress
 from tunesmith.records import Asked, Opened, Spec, decode, encode
@@ -138,7 +138,7 @@ def test_coverage(scheduler: Any, sigma: float) -> None:
     """The interval holds the truth in about 95% of all cases, also where the lucky ones were repeated."""
     covered = []
     for seed in range(30):
-        study = Study(SPACE, LOSS, scheduler=scheduler, seed=seed, trials=60)
+        study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=scheduler, seed=seed, trials=60)
         rng = np.random.default_rng(seed)
         while job := study.ask():
             study.tell(job, {"loss": ndtri(job.config["x"]) + sigma * rng.normal()})
@@ -163,7 +163,7 @@ def test_progress_and_text_show_the_mean() -> None:
 
 
 def test_what_is_not_told_in_full_is_not_averaged() -> None:
-    study = Study(SPACE, LOSS, scheduler=Full(10, seeds=3))
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=Full(10, seeds=3))
     study.tell(ask(study), {"loss": 0.1})
     second, third = ask(study), ask(study)
     study.tell(second, {"loss": 5.0}, step=3)
@@ -177,7 +177,7 @@ def test_what_is_not_told_in_full_is_not_averaged() -> None:
 
 def test_failures_and_broken_constraints_count_against_a_configuration() -> None:
     rules = [Constraint("memory", 8.0)]
-    study = Study(SPACE, LOSS, scheduler=Full(seeds=3), constraints=rules)
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=Full(seeds=3), constraints=rules)
     outcomes = [(0.1, 1), (0.1, 1), None, (0.0, 1), (0.0, 9), None, (0.05, 9), (0.5, 1), (0.5, 1), (0.5, 1)]
     for outcome in outcomes:
         job = ask(study)
@@ -201,7 +201,7 @@ def test_the_front_is_that_of_the_means() -> None:
 def test_populations_are_as_they_were() -> None:
     """Members that have equal configurations by chance are trials of their own."""
     space = Space({"n": Integer(1, 2)})
-    study = Study(space, LOSS, scheduler=PBT(population=8, ready=1, steps=3))
+    study = Study(space, LOSS, sampler=samplers.Uniform(), scheduler=PBT(population=8, ready=1, steps=3))
     rng = np.random.default_rng(0)
     while job := study.ask():
         assert job.repeat == 0
@@ -212,7 +212,7 @@ def test_populations_are_as_they_were() -> None:
 
 def test_the_checkpoints_of_the_best_ones_are_kept() -> None:
     """Whatever becomes the best one when repeats come in, its checkpoint is still there."""
-    study = Study(SPACE, LOSS, scheduler=Race(), seed=1, trials=120)
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=Race(), seed=1, trials=120)
     rng = np.random.default_rng(1)
     saved: set[tuple[int, int]] = set()
     winners = set()
@@ -232,7 +232,7 @@ def test_the_checkpoints_of_the_best_ones_are_kept() -> None:
 
 
 def test_a_repeat_is_a_trial_of_its_own() -> None:
-    study = Study(SPACE, LOSS, scheduler=Full(seeds=3), trials=7)
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=Full(seeds=3), trials=7)
     jobs = []
     while job := study.ask():
         jobs.append(job)
@@ -256,7 +256,9 @@ def test_an_added_result_of_a_known_configuration_is_a_repeat(tmp_path: Path) ->
 
 
 def test_repeats_survive_a_change_of_the_space() -> None:
-    study = Study(Space({"x": Float(0.0, 1.0), "y": Float(0.0, 1.0)}), LOSS, scheduler=Full(seeds=2))
+    study = Study(
+        Space({"x": Float(0.0, 1.0), "y": Float(0.0, 1.0)}), LOSS, sampler=samplers.Uniform(), scheduler=Full(seeds=2)
+    )
     for _ in range(3):
         study.tell(ask(study), {"loss": 1.0})
     outside = study.trials[2].config["x"]
@@ -271,10 +273,10 @@ def test_a_stored_study_from_before_there_were_seeds_goes_on(tmp_path: Path) -> 
     store = SQLiteStore(tmp_path / "a.db")
     store.append([Opened(SPACE, (LOSS,), Spec("Uniform"), Spec("Full", {"steps": 10}), seed=0)])
     store.close()
-    with Study(SPACE, LOSS, scheduler=Full(10), store=tmp_path / "a.db") as study:
+    with Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=Full(10), store=tmp_path / "a.db") as study:
         assert ask(study).until == 10
     with pytest.raises(ts.TunesmithError, match="scheduler is"):
-        Study(SPACE, LOSS, scheduler=Full(10, seeds=2), store=tmp_path / "a.db")
+        Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=Full(10, seeds=2), store=tmp_path / "a.db")
 
 
 def test_a_repeat_without_its_trial_makes_no_sense() -> None:
@@ -325,7 +327,7 @@ PROGRAM = "import json, os; print(json.dumps({'loss': int(os.environ['TUNESMITH_
     ids=["value", "generator", "trial", "class", "command", "worker processes"],
 )
 def test_training_code_learns_which_repeat_it_is(train: Any, workers: int) -> None:
-    study = ts.tune(train, SPACE, minimise="loss", trials=6, seeds=3, workers=workers)
+    study = ts.tune(train, SPACE, minimise="loss", trials=6, steps=1, seeds=3, workers=workers)
     assert [trial.last("loss") for trial in study.trials] == [0, 1, 2, 0, 1, 2]
     found = study.estimate()
     assert found is not None and (found.mean, found.count) == (pytest.approx(1.0), 3)

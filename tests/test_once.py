@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 import tunesmith as ts
-from tunesmith import Constraint, Float, Goal, Space, Study, replay
+from tunesmith import Constraint, Float, Goal, Space, Study, replay, samplers
 from tunesmith.execution import Command, current_job, run
 from tunesmith.records import Opened, Told, decode, encode
 from tunesmith.schedulers import PBT, Full, Median
@@ -26,7 +26,9 @@ STEPS = 4
 
 
 def made(**more: Any) -> Study:
-    return Study(SPACE, [LOSS, LATENCY], scheduler=more.pop("scheduler", Full(STEPS)), **more)
+    return Study(
+        SPACE, [LOSS, LATENCY], sampler=samplers.Uniform(), scheduler=more.pop("scheduler", Full(STEPS)), **more
+    )
 
 
 def latencies(study: Study, trial: int = 0) -> list[float]:
@@ -62,7 +64,13 @@ def test_the_definition_is_read_back_and_by_older_versions_too() -> None:
 def test_once_is_part_of_the_definition(tmp_path: Path) -> None:
     made(store=tmp_path / "study.db").close()
     with pytest.raises(ts.TunesmithError, match=r"goals is .*once=True.*, given is"):
-        Study(SPACE, [LOSS, Goal("latency")], scheduler=Full(STEPS), store=tmp_path / "study.db")
+        Study(
+            SPACE,
+            [LOSS, Goal("latency")],
+            sampler=samplers.Uniform(),
+            scheduler=Full(STEPS),
+            store=tmp_path / "study.db",
+        )
     with pytest.raises(TypeError, match="once True or False"):
         Study(SPACE, Goal("loss", once="yes"))  # type: ignore[arg-type]
 
@@ -133,7 +141,12 @@ def test_other_metrics_are_asked_for_as_ever() -> None:
 
 def test_a_constraint_that_is_measured_once() -> None:
     study = Study(
-        SPACE, LOSS, scheduler=Median(4, min_trials=50), trials=2, constraints=Constraint("ms", 10, once=True)
+        SPACE,
+        LOSS,
+        sampler=samplers.Uniform(),
+        scheduler=Median(4, min_trials=50),
+        trials=2,
+        constraints=Constraint("ms", 10, once=True),
     )
     while (job := study.ask()) is not None:
         study.tell(job, {"loss": 1.0 + job.trial} | ({"ms": 20.0 - 15 * job.trial} if job.start == 0 else {}))
@@ -147,7 +160,9 @@ def test_a_constraint_that_is_measured_once() -> None:
 
 def test_resumed_trials_know_it_and_forks_measure_anew() -> None:
     pbt = PBT(population=2, ready=1, steps=4)
-    study = Study(SPACE, LOSS, scheduler=pbt, constraints=Constraint("latency", 9.0, once=True))
+    study = Study(
+        SPACE, LOSS, sampler=samplers.Uniform(), scheduler=pbt, constraints=Constraint("latency", 9.0, once=True)
+    )
     measured: list[int] = []
     while (job := study.ask()) is not None:
         new = {}

@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 
 def population(name: str = "study") -> ts.Study:
     pbt = ts.schedulers.PBT(population=4, ready=2, steps=8)
-    return ts.Study(SPACE, [ts.Goal("loss")], scheduler=pbt, name=name)
+    return ts.Study(SPACE, [ts.Goal("loss")], sampler=ts.samplers.Uniform(), scheduler=pbt, name=name)
 
 
 def work(study: ts.Study, jobs: int) -> None:
@@ -43,7 +43,7 @@ def test_snapshot_of_a_population() -> None:
 
 
 def test_the_part_of_a_search_with_a_number_of_trials_counts_failures_as_done() -> None:
-    study = ts.Study(SPACE, [ts.Goal("loss")], scheduler=ts.schedulers.Full(5), trials=4)
+    study = ts.Study(SPACE, [ts.Goal("loss")], sampler=ts.samplers.Uniform(), scheduler=ts.schedulers.Full(5), trials=4)
     work(study, 1)
     job = study.ask()
     assert job is not None

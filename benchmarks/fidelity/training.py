@@ -27,7 +27,7 @@ from torch import Tensor, nn  # noqa: E402
 from torch.nn.functional import cross_entropy  # noqa: E402
 
 import tunesmith as ts  # noqa: E402
-from tunesmith.execution.checkpoints import Checkpoints  # noqa: E402
+from tunesmith.checkpoints import Checkpoints  # noqa: E402
 from tunesmith.workloads import images  # noqa: E402
 
 STEPS = 81  #: of a full training

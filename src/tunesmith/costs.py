@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith._axes import number
-from tunesmith.records import Asked, Event, Failed, Told
+from tunesmith.records import TO_THE_END, Asked, Ended, Event, Failed, Told
 from tunesmith.space import Categorical, Config, Constant, Domain, Ordinal, Scalar, Space
 
 Floats = NDArray[np.float64]
@@ -294,7 +294,7 @@ def _belief(typical: float, scale: Floats, fidelities: list[int]) -> tuple[Float
 
 @dataclass(slots=True)
 class _Job:
-    """A job that is out: what it has told, and what it is expected to take yet."""
+    """A job that is out: what it has told, and what it is expected to take yet. An ``open`` one goes to its own end."""
 
     ask: int
     step: int
@@ -306,6 +306,7 @@ class _Job:
     seconds: float = 0.0
     next: int = 1
     left: float = 0.0
+    open: bool = False
 
 
 class CostModel:
@@ -328,6 +329,8 @@ class CostModel:
         """Seconds that the jobs which are out will take yet."""
         self._features = _Features(space)
         self._jobs: dict[int, _Job] = {}
+        self._length = 1  # steps that a training takes which goes on to its own end, on average
+        self._lengths = self._ends = 0
         self._table = np.empty((16, self._features.count + 2))
         self._size = 0
         self._next = 1
@@ -343,10 +346,13 @@ class CostModel:
         if type(event) is Asked:
             self._end(event.trial)
             features = self._features.encode(event.config)
-            job = self._jobs[event.trial] = _Job(event.ask, event.start, event.until, features)
+            until = event.start + self._length if event.until == TO_THE_END else event.until
+            job = self._jobs[event.trial] = _Job(event.ask, event.start, until, features, open=until != event.until)
             self._expect(job)
         elif type(event) is Told and event.trial in self._jobs:
             self._told(self._jobs[event.trial], event)
+        elif type(event) is Ended and event.trial in self._jobs:
+            self._ended(self._jobs[event.trial], event)
         elif type(event) is Failed:
             self._end(event.trial)
 
@@ -358,6 +364,7 @@ class CostModel:
         """
         if self._fitted is None:
             return None
+        until = start + self._length if until == TO_THE_END else until
         overhead, rate, variance = self._fitted.expect(self._features.encode(config), until - start)
         seconds = overhead + rate * (until - start)
         return Cost(seconds, seconds * math.sqrt(math.expm1(variance)))
@@ -368,13 +375,24 @@ class CostModel:
         job.steps += event.step - min(job.step, event.start)  # there may be no values for the first ones
         job.step = event.step
         job.seconds += event.seconds
-        done = job.step >= job.until
+        done = job.step >= job.until and not job.open
         if done:
             self._end(event.trial)
         else:
             self._count(job)
         if job.seconds > 0 and (done or (self._size < EARLY and job.steps >= job.next)):
             job.next = 2 * job.steps
+            self._learn(job)
+
+    def _ended(self, job: _Job, event: Ended) -> None:
+        """The training has come to its end by itself: it was that long."""
+        job.seconds += event.seconds
+        if job.open and job.steps:
+            self._lengths += job.steps
+            self._ends += 1
+            self._length = max(1, round(self._lengths / self._ends))
+        self._end(event.trial)
+        if job.seconds > 0 and job.steps:
             self._learn(job)
 
     def _learn(self, job: _Job) -> None:
@@ -394,12 +412,12 @@ class CostModel:
     def _expect(self, job: _Job) -> None:
         """What the model says of a job now."""
         if self._fitted is not None:
-            job.overhead, job.rate, _ = self._fitted.expect(job.features, job.until - job.step)
+            job.overhead, job.rate, _ = self._fitted.expect(job.features, max(1, job.until - job.step))
             self._count(job)
 
     def _count(self, job: _Job) -> None:
         """What the job will take yet; its overhead is paid with its first steps."""
-        left = job.overhead * (job.steps == 0) + job.rate * (job.until - job.step)
+        left = job.overhead * (job.steps == 0) + job.rate * max(0, job.until - job.step)
         self.left += left - job.left
         job.left = left
 

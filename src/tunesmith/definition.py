@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from numbers import Integral
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import msgspec
 
 from tunesmith import samplers, schedulers
-from tunesmith.errors import TunesmithError
-from tunesmith.records import Changed, Goal, Opened, Spec
+from tunesmith.errors import TunesmithError, clean
+from tunesmith.records import Changed, Constraint, Goal, Opened, Spec
 from tunesmith.space import Categorical, Config, Domain, Space
 
 
@@ -110,23 +111,79 @@ def fit(space: Space, config: Config, fill: Mapping[str, Any]) -> Config:
     return fitted
 
 
-def check_definition(space: Any, goals: tuple[Any, ...], sampler: Any, scheduler: Any, seed: Any, trials: Any) -> None:
-    """Say what is wrong with the arguments of a study, by TypeError or ValueError."""
+def check_definition(
+    space: Any, goals: tuple[Any, ...], sampler: Any, scheduler: Any, seed: Any, constraints: Any, duplicates: Any
+) -> int:
+    """Validate the arguments of a study.
+
+    Returns:
+        The seed as an int.
+
+    Raises:
+        TypeError, ValueError: naming the argument and what it must be.
+    """
     _check_space(space)
     if not goals or not all(isinstance(goal, Goal) for goal in goals):
         raise TypeError(f"goals must be a list of Goal, such as [Goal('accuracy', maximise=True)], not {list(goals)!r}")
     for goal in goals:
         if not isinstance(goal.metric, str) or not all(isinstance(flag, bool) for flag in (goal.maximise, goal.once)):
             raise TypeError(f"{goal}: metric must be a string, and maximise and once True or False")
+        if clean(goal.metric) != goal.metric or not goal.metric:
+            raise ValueError(f"the goal {goal.metric!r} must be a name that can be written as UTF-8")
     if len({goal.metric for goal in goals}) < len(goals):
         raise ValueError(f"goals name a metric twice: {', '.join(goal.metric for goal in goals)}")
-    for what, given, example in (("sampler", sampler, "QMC()"), ("scheduler", scheduler, "Full(steps=10)")):
-        if isinstance(given, type) or not all(hasattr(given, verb) for verb in ("init", "tell", "ask")):
-            raise TypeError(f"{what} must be an object such as {what}s.{example}, not {given!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if not all(isinstance(rule, Constraint) for rule in constraints):
+        raise TypeError(f"constraints must be a list of Constraint, such as [Constraint('ms', at_most=5)], not "
+                        f"{list(constraints)!r}; rules between parameters belong to the Space")  # fmt: skip
+    check_algorithm("sampler", sampler)
+    check_algorithm("scheduler", scheduler)
+    if not isinstance(duplicates, bool):
+        raise TypeError(f"duplicates={duplicates!r} must be True or False")
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
         raise TypeError(f"seed must be an integer, not {seed!r}")
-    if trials is not None and (isinstance(trials, bool) or not isinstance(trials, int) or trials < 0):
-        raise ValueError(f"trials must be a number of trials, at least 0, or None for no limit, not {trials!r}")
+    if not -(2**63) <= int(seed) < 2**63:
+        raise ValueError(f"seed={seed} must be from -2**63 to 2**63 - 1")
+    return int(seed)
+
+
+_EXAMPLES = {"sampler": "samplers.QMC()", "scheduler": "schedulers.Full(steps=10)"}
+_PARTS = {
+    "sampler": ("init", "tell", "ask"),
+    "scheduler": ("init", "tell", "ask", "keep", "repeats", "endless", "rungs", "horizon", "members", "message"),
+}
+
+
+def check_algorithm(kind: str, given: Any) -> None:
+    """Raise TypeError, with the way out, unless this is a sampler or a scheduler."""
+    package = {"sampler": samplers, "scheduler": schedulers}[kind]
+    wrong = f"{kind} must be an object such as {_EXAMPLES[kind]}, not {given!r}"
+    if isinstance(given, str):
+        near = (name for name in package.__all__ if name.lower() == given.lower())
+        raise TypeError(wrong + "".join(f": write {kind}s.{name}(...)" for name in near))
+    name = given.__name__ if isinstance(given, type) else type(given).__name__
+    if isinstance(given, type):
+        raise TypeError(f"{wrong}, which is a class: write {name}(...)")
+    other = {"sampler": "scheduler", "scheduler": "sampler"}[kind]
+    others = schedulers if kind == "sampler" else samplers
+    if name in others.__all__ and isinstance(given, getattr(others, name)):
+        raise TypeError(f"{kind}={given!r} is a {other}: pass it as {other}=")
+    missing = [part for part in _PARTS[kind] if not hasattr(given, part)]
+    if any(part in missing for part in ("init", "tell", "ask")):
+        raise TypeError(wrong)
+    if missing:
+        raise TypeError(f"the {kind} {name} lacks {', '.join(missing)}: inherit the defaults of "
+                        "tunesmith.schedulers.base.Defaults")  # fmt: skip
+
+
+def check_limits(**limits: Any) -> None:
+    """Raise TypeError or ValueError unless each is a whole number of trials, at least 0, or None."""
+    for name, limit in limits.items():
+        if limit is None:
+            continue
+        if isinstance(limit, bool) or not isinstance(limit, Integral):
+            raise TypeError(f"{name} must be a number of trials, at least 0, or None for no limit, not {limit!r}")
+        if limit < 0:
+            raise ValueError(f"{name} must be a number of trials, at least 0, or None for no limit, not {limit}")
 
 
 def _check_space(space: Any) -> None:
@@ -136,20 +193,62 @@ def _check_space(space: Any) -> None:
         )
 
 
-def check_filled(space: Space, config: Config) -> None:
-    """Raise if a parameter of ``space`` has no value."""
-    for name in space:
+def check_fill(configs: Sequence[Config], space: Space, fill: Config) -> None:
+    """Raise StudyError unless every trial has a value for each parameter that is active in it.
+
+    Args:
+        configs: of the trials, as the change makes them.
+        space: the new one.
+        fill: what the change gives to parameters that are new.
+    """
+    try:
+        space.check_part({name: value for name, value in fill.items() if name not in space.fidelities})
+    except ValueError as error:
+        raise StudyError(f"change: fill={fill}: {error}") from None
+    for config in configs:
+        missing = missing_parameter(space, config)
+        if missing is not None:
+            raise StudyError(
+                f"change: parameter {missing!r} is new: say with fill={{{missing!r}: ...}} what it was so far"
+            )
+
+
+def missing_parameter(domains: Mapping[str, Domain], config: Config) -> str | None:
+    """The first parameter that is active in a configuration and has no value there."""
+    for name, domain in domains.items():
         if name not in config:
-            raise StudyError(f"change: parameter {name!r} is new: say with fill={{{name!r}: ...}} what it was so far")
+            return name
+        if isinstance(domain, Categorical) and config[name] in domain.options:
+            branch = domain.branches[domain.options.index(config[name])]
+            missing = missing_parameter(branch or {}, config)
+            if missing is not None:
+                return missing
+    return None
 
 
 def difference(stored: Opened, given: Opened) -> str:
-    """What is defined otherwise, in words; empty where nothing is."""
-    for field in ("goals", "sampler", "scheduler", "seed", "constraints"):
+    """What is defined otherwise, in words, with the way out; empty where nothing is."""
+    other = "Use another name or store"
+    for field in ("goals", "seed", "constraints", "duplicates"):
         ours, theirs = getattr(stored, field), getattr(given, field)
-        if ours != theirs and not (isinstance(ours, Spec) and _whole(ours, field) == theirs):
-            return f"{field} is {ours}, given is {theirs}"
-    return difference_of_spaces(stored.space, given.space)
+        if ours != theirs:
+            return f"{field} is {_shown(ours)}, given is {_shown(theirs)}. {other}: that can't be changed"
+    for field in ("sampler", "scheduler"):
+        ours, theirs = getattr(stored, field), getattr(given, field)
+        if ours != theirs and _whole(ours, field) != theirs:
+            return (
+                f"{field} is {_shown(ours)}, given is {_shown(theirs)}. {other}, or go on with another {field}: "
+                f"Study.open(...).change({field}=...)"
+            )
+    spaces = difference_of_spaces(stored.space, given.space)
+    return f"{spaces}. {other}, or go on with another space: Study.open(...).change(space=...)" if spaces else ""
+
+
+def _shown(part: Any) -> str:
+    """A part of a definition as it would be written."""
+    if isinstance(part, Spec):
+        return f"{part.name}({', '.join(f'{name}={value!r}' for name, value in part.options.items())})"
+    return repr(list(part)) if isinstance(part, tuple) else repr(part)
 
 
 def difference_of_spaces(stored: Space, given: Space) -> str:
@@ -159,5 +258,14 @@ def difference_of_spaces(stored: Space, given: Space) -> str:
     for name in {**stored, **given}:
         ours, theirs = stored.get(name), given.get(name)
         if ours != theirs:
-            return f"parameter {name!r} is {ours}, given is {theirs}"
-    return "the constraints of the space differ"
+            missing = "not there"
+            return (
+                f"parameter {name!r} is {missing if ours is None else ours}, given is "
+                f"{missing if theirs is None else theirs}"
+            )
+    if list(stored) != list(given):
+        return (
+            f"the order of the parameters is {', '.join(stored)}, given is {', '.join(given)}: it decides which random "
+            "numbers belong to which"
+        )
+    return f"the constraints of the space differ: they are {list(stored.constraints)}, given {list(given.constraints)}"

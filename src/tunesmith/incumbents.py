@@ -7,7 +7,8 @@ best one is not the one that was lucky once. Where nothing was repeated it is th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,14 +23,14 @@ Losses = tuple[float, ...]
 
 
 def losses(trial: Trial, goals: Sequence[Goal], constraints: Sequence[Constraint]) -> Losses | None:
-    """The latest value of every goal, to be minimised; None for a trial that has failed, breaks a constraint, or
-    was not told one of them.
+    """The value of every goal by its scope, to be minimised; None for a trial that has failed, breaks a constraint
+    with its latest values, or was not told one of them.
     """
     if trial.status == "failed":
         return None
     found = []
     for goal in goals:
-        value = trial.last(goal.metric)
+        value = trial.value(goal)
         if value is None:
             return None
         found.append(goal.loss(value))
@@ -40,12 +41,75 @@ def losses(trial: Trial, goals: Sequence[Goal], constraints: Sequence[Constraint
     return tuple(found)
 
 
+def fidelity(trial: Trial, names: Sequence[str]) -> tuple[Any, ...]:
+    """The values of these fidelities with which the values of a trial were measured."""
+    return tuple(trial.measured[name] for name in names)
+
+
+class Leader:
+    """The best trial of a study in which nothing was repeated, kept up to date: O(log n) for each trial that changes.
+
+    Values of different fidelities can't be compared: the best is among those at the highest fidelity that has one.
+    """
+
+    def __init__(self, trials: Trials, goals: Sequence[Goal], constraints: Sequence[Constraint]) -> None:
+        self.trials, self._goals, self._constraints = trials, goals, constraints
+        self._standing: dict[int, tuple[tuple[Any, ...], float]] = {}  # by trial: its fidelity and its loss
+        self._heaps: dict[tuple[Any, ...], list[tuple[float, int]]] = {}  # by fidelity; some entries are out of date
+        self._fidelities: tuple[str, ...] | None = None
+
+    def best(self, fidelities: tuple[str, ...]) -> Trial | None:
+        """The best one as the trials stand now."""
+        changed: Iterable[int] = self.trials.touched or ()
+        if self._fidelities != fidelities or self.trials.touched is None:
+            self._standing, self._heaps, changed = {}, {}, range(len(self.trials))
+        for number in changed:
+            self._update(self.trials[number], fidelities)
+        self._fidelities, self.trials.touched = fidelities, set()
+        for level in sorted(self._heaps, reverse=True):
+            heap = self._heaps[level]
+            while heap and self._standing.get(heap[0][1]) != (level, heap[0][0]):
+                heappop(heap)
+            if heap:
+                return self.trials[heap[0][1]]
+        return None
+
+    def _update(self, trial: Trial, fidelities: tuple[str, ...]) -> None:
+        found = losses(trial, self._goals, self._constraints)
+        if found is None:
+            self._standing.pop(trial.id, None)
+            return
+        standing = fidelity(trial, fidelities), found[0]
+        if self._standing.get(trial.id) != standing:
+            self._standing[trial.id] = standing
+            heappush(self._heaps.setdefault(standing[0], []), (found[0], trial.id))
+
+
+class _Configuration(NamedTuple):
+    """A configuration: its first trial, the trials that give it its values, and those that failed or break a rule."""
+
+    first: int
+    told: list[tuple[Trial, Losses]]
+    failed: list[Trial]
+
+
+def _worst(told: Iterable[tuple[Trial, Losses]]) -> dict[int, Losses]:
+    """The worst value of every goal, by the number of the repeat, and (-1) of all."""
+    worst: dict[int, Losses] = {}
+    for trial, found in told:
+        for repeat in (trial.repeat, -1):
+            worst[repeat] = tuple(map(max, zip(worst.get(repeat, found), found, strict=True)))
+    return worst
+
+
 class Incumbents:
     """The configurations that may be the best, as a study stands now.
 
     The values of a configuration are those of its trials that stand at the highest step that one of them has reached. A
     configuration is left out if at least half of these and of its failed trials have failed or break a constraint.
-    It stands for itself by the latest of them: its value was not what made the configuration look good.
+    Otherwise each of those that have counts as the worst value that any configuration has in a repeat of the same
+    number: a configuration does not win because it failed in the hardest fold. A configuration is represented by its
+    latest trial, whose value did not influence the decision to repeat it (no winner's curse).
 
     Args:
         trials: of the study.
@@ -64,46 +128,45 @@ class Incumbents:
     ) -> None:
         self.goals, self.constraints = goals, constraints
         self._fidelities = fidelities
-        self._highest = max((self._fidelity(trial) for trial in trials if trial.reports), default=())
+        known = ((trial, losses(trial, goals, constraints)) for trial in trials) if fidelities else ()
+        self._highest = max((fidelity(trial, fidelities) for trial, found in known if found is not None), default=())
         self.trials: list[Trial] = []
         self._repeated = trials.repeated
         self._rows: dict[int, int] = {}  # by first trial
+        configurations = [*self._single(trials), *self._several(trials)]
+        worst = _worst([told for one in configurations for told in one.told])
         rows: list[int] = []
         values: list[Losses] = []
-        for first, held in self._configurations(trials):
-            self._rows[first] = row = len(self.trials)
-            self.trials.append(held[-1][0])
-            for _, found in held:
-                rows.append(row)
-                values.append(found)
+        for one in configurations:
+            self._rows[one.first] = row = len(self.trials)
+            self.trials.append(one.told[-1][0])
+            found = [found for _, found in one.told] + [worst.get(trial.repeat, worst[-1]) for trial in one.failed]
+            rows += [row] * len(found)
+            values += found
         row_of = np.array(rows, dtype=np.intp)
         self._counts = np.bincount(row_of).astype(np.float64)
         columns = np.array(values).reshape(-1, len(goals)).T
         self._models = [_model(column, row_of, self._counts) for column in columns] if rows else []
 
-    def _fidelity(self, trial: Trial) -> tuple[Any, ...]:
-        return tuple(trial.config[name] for name in self._fidelities)
-
-    def _configurations(self, trials: Trials) -> Iterator[tuple[int, list[tuple[Trial, Losses]]]]:
-        """The configurations that may be the best: first trial, and the trials that give it its values."""
+    def _single(self, trials: Trials) -> Iterator[_Configuration]:
+        """The configurations of one trial that may be the best."""
         for trial in trials:
             if trial.repeat_of is None and (trial.id not in trials.repeated or trial.parent is not None):
                 found = losses(trial, self.goals, self.constraints)
-                if found is not None and self._fidelity(trial) == self._highest:
-                    yield trial.id, [(trial, found)]
-        for same in trials.repeated.values():
-            held = self._held(same)
-            if held and self._fidelity(held[0][0]) == self._highest:
-                yield same[0].id, held
+                if found is not None and fidelity(trial, self._fidelities) == self._highest:
+                    yield _Configuration(trial.id, [(trial, found)], [])
 
-    def _held(self, same: Sequence[Trial]) -> list[tuple[Trial, Losses]]:
-        """The trials that give a repeated configuration its values; none where it is left out."""
-        told = [trial for trial in same if trial.reports and trial.status != "failed"]
-        step = max([trial.step for trial in told], default=0)
-        last = [(trial, losses(trial, self.goals, self.constraints)) for trial in told if trial.step == step]
-        held = [(trial, found) for trial, found in last if found is not None]
-        failed = [trial for trial in same if trial.status == "failed"]
-        return held if len(held) > len(last) - len(held) + len(failed) else []
+    def _several(self, trials: Trials) -> Iterator[_Configuration]:
+        """The configurations of several trials that may be the best."""
+        for same in trials.repeated.values():
+            told = [trial for trial in same if trial.reports and trial.status != "failed"]
+            step = max([trial.step for trial in told], default=0)
+            last = [(trial, losses(trial, self.goals, self.constraints)) for trial in told if trial.step == step]
+            held = [(trial, found) for trial, found in last if found is not None]
+            broken = [trial for trial, found in last if found is None]
+            failed = [trial for trial in same if trial.status == "failed"] + broken
+            if len(held) > len(failed) and fidelity(held[0][0], self._fidelities) == self._highest:
+                yield _Configuration(same[0].id, held, failed)
 
     def ranked(self) -> Iterator[Trial]:
         """A trial of every configuration, the best first; of equal ones the older first."""

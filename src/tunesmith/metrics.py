@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from tunesmith.errors import clean
 from tunesmith.records import Constraint, Goal
 
 Values = float | Sequence[float | None] | None  #: one value, or one a step; None only where it is measured once
 Metrics = Mapping[str, Values]
+
+
+def without_texts(metrics: Any, required: Collection[str]) -> tuple[Any, dict[str, str]]:
+    """Metrics without those that are texts, and these: they are notes, unless a number is required of them."""
+    if not isinstance(metrics, Mapping):
+        return metrics, {}
+    texts = {name: value for name, value in metrics.items() if isinstance(value, str) and name not in required}
+    return {name: values for name, values in metrics.items() if name not in texts} if texts else metrics, texts
 
 
 def as_series(
@@ -30,6 +39,10 @@ def as_series(
     """
     if not isinstance(metrics, Mapping):
         raise TypeError(f"metrics must be a dict such as {{'{rules[0].metric}': 0.5}}, not {metrics!r}")
+    for name in metrics:
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a metric must be a string, not {name!r}")
+    metrics = {clean(name): values for name, values in metrics.items()}
     held = once or {}
     known = {name: value for name, value in held.items() if value is not None}
     metrics = {name: values for name, values in metrics.items() if values is not None or name not in held}

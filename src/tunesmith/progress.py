@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from tunesmith import samplers
@@ -53,6 +54,12 @@ def _part(study: Study, members: list[Trial]) -> float | None:
         done = sum(steps if trial.status == "failed" else min(trial.step, steps) for trial in members)
         parts.append(done / (whole * steps))
     return min(1.0, max(parts)) if parts else None
+
+
+def can_show(stream: TextIO) -> bool:
+    """Whether somebody looks: at a terminal, for which rich is there, or at a notebook."""
+    notebook = "ipykernel" in sys.modules
+    return (stream.isatty() or notebook) and find_spec("rich") is not None
 
 
 def chosen(study: Study, workers: int = 1) -> str:

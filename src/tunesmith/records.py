@@ -10,16 +10,23 @@ says that the loss was ``a`` after step 4 and ``b`` after step 5.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from numbers import Real
+from typing import Any, Literal, get_args
 
 import msgspec
 
-from tunesmith.space import Config, Space, decode_hook, encode_hook
+from tunesmith.space import Config, Scalar, Space, decode_hook, encode_hook
 
-FORMAT = 1  #: version of the event language, written into every ``Opened``
+FORMAT = 2  #: version of the event language, written into every ``Opened``
+
+TO_THE_END = 2**31 - 1  #: the ``until`` of a job that trains until the training code ends by itself
 
 FailureKind = Literal["raised", "crashed", "lost", "non-finite", "timeout", "out-of-memory"]
+FAILURES: tuple[FailureKind, ...] = get_args(FailureKind)
+
+_WINDOW = re.compile(r"last-([1-9]\d{0,8})-avg")
 
 #: Failures of the machine, not of the configuration: the job is asked again from the trial's last checkpoint.
 RETRIED: frozenset[str] = frozenset({"lost", "crashed"})
@@ -28,12 +35,33 @@ RETRIED: frozenset[str] = frozenset({"lost", "crashed"})
 class Goal(msgspec.Struct, frozen=True, omit_defaults=True):
     """A metric to minimise, or to maximise. The only place that knows about direction.
 
-    One that is measured ``once`` a trial, such as a latency, may be left out of later reports: it keeps its value.
+    Args:
+        metric: its name.
+        maximise: larger is better.
+        once: it is measured once a trial, such as a latency: later reports may leave it out, and it keeps its value.
+        scope: which steps count for the value of a trial: ``"last"``, the latest one; ``"best"``, the best one so
+            far; ``"last-K-avg"`` (such as ``"last-10-avg"``), the mean of the last K.
+
+    Raises:
+        ValueError: ``scope`` is none of these.
     """
 
     metric: str
     maximise: bool = msgspec.field(default_factory=bool)  # what a factory makes is always written
     once: bool = False
+    scope: str = "last"
+
+    def __post_init__(self) -> None:
+        if self.scope not in ("last", "best") and self.window is None:
+            raise ValueError(
+                f"Goal: scope={self.scope!r} must be 'last', 'best' or 'last-K-avg', such as 'last-10-avg'"
+            )
+
+    @property
+    def window(self) -> int | None:
+        """K of the scope ``last-K-avg``; None for other scopes."""
+        found = _WINDOW.fullmatch(self.scope) if isinstance(self.scope, str) else None
+        return int(found[1]) if found else None
 
     def loss(self, value: float) -> float:
         """The value as something to minimise; its own inverse."""
@@ -49,6 +77,13 @@ class Constraint(msgspec.Struct, frozen=True, omit_defaults=True):
     metric: str
     at_most: float
     once: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.at_most, bool) or not isinstance(self.at_most, Real):
+            raise TypeError(f"Constraint: at_most={self.at_most!r} must be a number")
+        if not math.isfinite(self.at_most):
+            raise ValueError(f"Constraint: at_most={self.at_most} must be finite")
+        msgspec.structs.force_setattr(self, "at_most", float(self.at_most))
 
     def violation(self, value: float) -> float:
         """How far ``value`` is over the limit; 0 where the constraint holds."""
@@ -82,6 +117,8 @@ class Opened(Event, frozen=True, tag="opened"):
     seed: int
     constraints: tuple[Constraint, ...] = ()
     format: int = FORMAT
+    duplicates: bool = False
+    """Whether a sampler may propose a configuration that was tried already."""
 
 
 class Changed(Event, frozen=True, tag="changed"):
@@ -97,7 +134,7 @@ class Changed(Event, frozen=True, tag="changed"):
 
 
 class Enqueued(Event, frozen=True, tag="enqueued"):
-    """A configuration that someone wants to be tried next."""
+    """A configuration that someone wants to be tried next; the sampler gives the parameters that it lacks."""
 
     config: Config
 
@@ -105,12 +142,16 @@ class Enqueued(Event, frozen=True, tag="enqueued"):
 class Asked(Event, frozen=True, omit_defaults=True, tag="asked", gc=False):
     """A job was given out: advance ``trial`` from step ``start`` to step ``until``.
 
-    The decision is a pure function of the events up to number ``seen``, the seed of the study and the number
-    ``ask``. A fork trains on from the weights of trial ``parent`` at step ``start`` and takes the place of
-    trial ``replaces``. A repeat is a new trial with the configuration of trial ``repeat_of``, the first one that had
-    it, and with a training seed of its own. ``tags`` say what was not the sampler's or scheduler's decision:
-    ``enqueued``, ``added`` (a result that someone already had), ``retry`` (the same job again after its worker
-    vanished), ``closed`` (no more trials could be started).
+    The decision is a pure function of the events up to number ``seen``, the seed of the study, and the trial that it is
+    about. A fork trains on from the weights of trial ``parent`` at step ``start``. It takes the place of trial
+    ``replaces``, as a new trial may that is started where one has failed. A repeat is a new trial with the
+    configuration of trial ``repeat_of``, the first one that had it, and with a training seed of its own.
+
+    ``tags`` say what was not the sampler's or scheduler's decision: ``enqueued``, ``added`` (a result that someone
+    already had), ``retry`` (the same job again after its worker vanished), ``closed`` (no more trials could be
+    started), ``ended`` (the training of this trial has ended before, so that nobody was given the job). ``queued`` is
+    the number of the `Enqueued` that this trial fulfils. ``stands_at`` is the step at which the scheduler lets a fork
+    begin, where its parent's training had ended before, so that there are no later weights than those of ``start``.
     """
 
     ask: int
@@ -124,6 +165,8 @@ class Asked(Event, frozen=True, omit_defaults=True, tag="asked", gc=False):
     repeat_of: int | None = None
     tags: tuple[str, ...] = ()
     worker: str = ""
+    queued: int | None = None
+    stands_at: int | None = None
 
 
 class Told(Event, frozen=True, omit_defaults=True, tag="told", gc=False):
@@ -156,24 +199,62 @@ class Checkpointed(Event, frozen=True, tag="checkpointed"):
     digest: str
 
 
+class Ended(Event, frozen=True, omit_defaults=True, tag="ended"):
+    """The training code has come to its end by itself at this step, before the job's ``until``.
+
+    The trial is complete: its last values stand for all later steps, and it takes no more training.
+    """
+
+    ask: int
+    trial: int
+    step: int
+    seconds: float = 0.0
+
+
 class Failed(Event, frozen=True, omit_defaults=True, tag="failed"):
-    """A job ended without reaching its ``until``."""
+    """A job ended without reaching its ``until``. ``seconds`` are those since it last told something."""
 
     ask: int
     trial: int
     error: str
     kind: FailureKind = "raised"
+    seconds: float = 0.0
 
 
-AnyEvent = Opened | Changed | Enqueued | Asked | Told | Checkpointed | Failed
+class Noted(Event, frozen=True, omit_defaults=True, tag="noted"):
+    """Something to remember beside the numbers, of a trial or (None) of the study; later notes of a name replace it."""
+
+    notes: dict[str, Scalar]
+    trial: int | None = None
+
+
+class Stopped(Event, frozen=True, tag="stopped"):
+    """Someone wants everybody who works on the study now to stop. Who opens it later goes on."""
+
+    why: str
+
+
+class Limited(Event, frozen=True, tag="limited"):
+    """Somebody works on the study until so many trials were started, in all: what a resumed run goes on to."""
+
+    trials: int
+
+
+AnyEvent = Opened | Changed | Enqueued | Asked | Told | Checkpointed | Ended | Failed | Noted | Limited | Stopped
 
 # -- what a scheduler answers -----------------------------------------------------------------------------------
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Begin a new trial, with a configuration from the sampler."""
+    """Begin a new trial, with a configuration from the sampler.
+
+    With ``design`` a sampler that learns is passed over: the configuration is one of a design that covers the space (a
+    quasi-random sequence, experts' priors first). ``replaces`` is a trial whose place the new one takes.
+    """
 
     until: int
+    design: bool = False
+    replaces: int | None = None
 
 
 class Repeat(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from tunesmith.decide import Decider
 from tunesmith.fold import Fold
 from tunesmith.records import Asked
 from tunesmith.space import Config
@@ -30,19 +31,22 @@ def replay(study: Study, tolerance: float = 0.0) -> list[Difference]:
         tolerance: relative difference that two numbers may have; 0 on one machine, about 1e-6 across machines
             whose linear algebra rounds otherwise.
     """
+    if not isinstance(study, Study):
+        raise TypeError(f"replay needs a study, not {study!r}: replay(Study.open(path))")
     events = study.events()
-    folded = Fold(study.given)
+    folded = Fold(study.given, hearing=True)
+    decider = Decider(folded, study.given)
     differences: list[Difference] = []
     for event in events:
         if not isinstance(event, Asked) or "added" in event.tags:
             continue
         while folded.number < event.seen:
             folded.fold(events[folded.number])
-        decided = folded.decide(closed="closed" in event.tags)
+        decided = decider.decide(closed="closed" in event.tags).asked
         if decided is None:
             differences.append(Difference(event.ask, "decision", "a job", "none"))
             continue
-        for field in ("trial", "config", "start", "until", "parent", "replaces", "repeat_of", "tags"):
+        for field in ("trial", "config", "start", "until", "parent", "replaces", "repeat_of", "tags", "stands_at"):
             logged, now = getattr(event, field), getattr(decided, field)
             if logged != now and not (field == "config" and _close(logged, now, tolerance)):
                 differences.append(Difference(event.ask, field, logged, now))

@@ -28,6 +28,21 @@ def subseed(seed: int, purpose: str, n: int = 0) -> int:
     return int.from_bytes(_digest(seed, purpose, n, 8), "little") >> 1
 
 
+class Streams:
+    """Generators by the names of what they are for: what a scheduler draws from.
+
+    A name says which decision it is (``streams.at("exploit", trial, step)``), never how many were decided before. So a
+    decision is the same whatever else happened meanwhile: jobs that were asked again, others that were faster.
+    """
+
+    def __init__(self, seed: int, purpose: str = "scheduler") -> None:
+        self.seed, self.purpose = seed, purpose
+
+    def at(self, what: str, *numbers: int) -> np.random.Generator:
+        """The generator of one decision; equal names give equal generators."""
+        return stream(self.seed, "/".join((self.purpose, what, *map(str, numbers))))
+
+
 class _Key(ISeedSequence):
     """Gives Philox its key as it is. With ``Philox(key=...)`` numpy also gathers entropy, which takes longer."""
 

@@ -320,6 +320,19 @@ class Space(Mapping[str, Domain]):
             values = ", ".join(f"{name!r}={config[name]!r}" for name in named(broken) or config)
             raise ValueError(f"constraint {storable(broken)!r} is broken by {values}")
 
+    def check_part(self, part: Mapping[str, Scalar]) -> None:
+        """Nothing, where each of these values is allowed for its parameter by itself.
+
+        Raises:
+            ValueError: naming the parameter, its value and the rule.
+        """
+        for name, value in part.items():
+            nodes = self._by_name.get(name)
+            if nodes is None:
+                raise ValueError(f"parameter {name!r}={value!r} is unknown: the space has {', '.join(self._by_name)}")
+            if not any(_accepts(node.axis, value) for node in nodes):
+                raise ValueError(f"parameter {name!r}={value!r}: {nodes[0].axis.rule}")
+
     def contains(self, config: Mapping[str, Scalar]) -> bool:
         """Whether the configuration lies in the space and honours the constraints."""
         try:
@@ -412,6 +425,12 @@ class Space(Mapping[str, Domain]):
         if not 0 < scale < math.inf:
             raise ValueError(f"scale={scale!r} must be > 0 and finite")
         return self._vary(config, rng, lambda axis, value: axis.jitter(value, rng, scale))
+
+    def nearest(self, config: Mapping[str, Scalar], rng: np.random.Generator) -> Config:
+        """A configuration of another space brought into this one: values are moved to the nearest that is allowed,
+        missing ones drawn, those of other parameters dropped.
+        """
+        return self._vary(config, rng, lambda axis, value: value)
 
     # helpers
 

@@ -2,53 +2,69 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from threading import RLock
 from typing import Any, NamedTuple, overload
+from weakref import finalize
 
 import numpy as np
 
 from tunesmith import samplers, schedulers
+from tunesmith.checkpoints import Checkpoints, folder_of
 from tunesmith.costs import Budget, check_budget
+from tunesmith.decide import Decided, Decider
 from tunesmith.definition import (
     Given,
     StudyError,
     changed,
     check_definition,
-    check_filled,
+    check_fill,
+    check_limits,
     difference,
     difference_of_spaces,
-    fit,
     spec,
 )
+from tunesmith.errors import clean
 from tunesmith.fold import Fold
-from tunesmith.incumbents import Incumbents, losses
-from tunesmith.metrics import Metrics, as_series
+from tunesmith.hints import hints
+from tunesmith.incumbents import Incumbents, Leader, losses
+from tunesmith.log import Log
+from tunesmith.metrics import Metrics, as_series, without_texts
 from tunesmith.noise import Estimate
 from tunesmith.records import (
+    FAILURES,
     AnyEvent,
     Asked,
     Changed,
-    Checkpointed,
     Constraint,
+    Ended,
     Enqueued,
     Failed,
     FailureKind,
     Goal,
+    Limited,
+    Noted,
     Opened,
+    Stopped,
     Told,
 )
+from tunesmith.reports import check_seconds, notes, once_metrics, told
 from tunesmith.rng import subseed
-from tunesmith.space import Config, Space
-from tunesmith.storage.base import Store, StoreError, open_store
+from tunesmith.samplers.base import Sampler
+from tunesmith.schedulers.base import Scheduler
+from tunesmith.space import Config, Scalar, Space
+from tunesmith.storage.base import Store, open_store
+from tunesmith.tables import SHOWN, Row, as_html, trial_rows, used
 from tunesmith.trials import Checkpoint, Trial, Trials
 
-FEW = 8  #: up to so many asks are written one by one, which other writers can't undo
-CONTENDERS = 8  #: where configurations are repeated, so many of the next ones keep their checkpoints
+ONE_BY_ONE = 8  #: up to so many asks are written one by one, which other writers can't undo
+RUNNERS_UP = 8  #: where configurations are repeated, so many of the next ones keep their checkpoints
 
 
 class Job(NamedTuple):
@@ -59,7 +75,7 @@ class Job(NamedTuple):
     for the first; it may serve as the number of a fold. ``once`` has the metrics that are measured once a trial, with
     the value that this trial was told, or None where it is still to be measured. ``fidelities`` names the
     parameters whose values in ``config`` belong to this job's rung. ``forked`` is the step at which the trial took over
-    the weights of ``parent``.
+    the weights of ``parent``. ``final`` says that no trial is trained any further than ``until``.
     """
 
     ask: int
@@ -75,6 +91,7 @@ class Job(NamedTuple):
     once: Mapping[str, float | None] = {}
     fidelities: tuple[str, ...] = ()
     forked: int | None = None
+    final: bool = False
 
 
 class Study:
@@ -86,73 +103,84 @@ class Study:
     Args:
         space: what may vary.
         goals: what to minimise or maximise.
-        sampler: where to look next; uniform draws by default.
+        sampler: where to look next; :class:`tunesmith.samplers.Auto` by default.
         scheduler: which job is next; by default every trial is one step.
         store: None for memory, the path of a SQLite file, or a store.
         name: name of the study in the store.
         seed: all randomness follows from it.
         constraints: outcome constraints that the best trial has to satisfy.
+        duplicates: whether samplers may propose configurations that were tried already: where values are noisy, or a
+            finite space is small. Each is a trial of its own, and counts as a repeat of the configuration.
         trials: start no more trials than this, repeats of a configuration included. A property of the run: raise it
             to go on.
         budget: ask for nothing that would cost more than this, such as ``Budget(seconds=3600)``, with all that was told
             so far. A property of the run, too.
+        patience: start no more jobs when so many trials have ended since the best one began, without a better one. A
+            property of the run, too.
 
     Raises:
         StudyError: the store has a study of this name that is defined otherwise.
         StoreError: the store can't be used.
     """
 
+    @hints
     def __init__(
         self,
         space: Space,
         goals: Sequence[Goal] | Goal,
-        sampler: Any = None,
-        scheduler: Any = None,
+        sampler: Sampler[Any] | None = None,
+        scheduler: Scheduler[Any] | None = None,
         store: str | os.PathLike[str] | Store | None = None,
         *,
         name: str = "study",
         seed: int = 0,
         constraints: Sequence[Constraint] | Constraint = (),
+        duplicates: bool = False,
         trials: int | None = None,
         budget: Budget | None = None,
+        patience: int | None = None,
     ) -> None:
-        sampler = samplers.Uniform() if sampler is None else sampler
+        sampler = samplers.Auto() if sampler is None else sampler
         scheduler = schedulers.Full() if scheduler is None else scheduler
         goals = (goals,) if isinstance(goals, Goal) else tuple(goals)
         constraints = (constraints,) if isinstance(constraints, Constraint) else tuple(constraints)
-        check_definition(space, goals, sampler, scheduler, seed, trials)
-        check_budget(budget)
-        opened = Opened(space, goals, spec(sampler), spec(scheduler), seed, constraints)
+        seed = check_definition(space, goals, sampler, scheduler, seed, constraints, duplicates)
+        opened = Opened(space, goals, spec(sampler), spec(scheduler), seed, constraints, duplicates=duplicates)
         scheduler.init(space, goals, constraints)  # says now what it can't do
-        self._begin(open_store(store, name), name, Given((space,), (sampler,), (scheduler,)), trials, budget)
+        given = Given((space,), (sampler,), (scheduler,))
+        self._begin(store, name, given, trials, budget, patience, create=True)
         try:
-            if self._fold.number == 0 and not self._append([opened], after=0):
-                self.sync()
+            if self._log.fold.number == 0 and not self._log.append([opened], after=0):
+                self._log.sync()
             other = difference(self.definition, opened)
             if other:
-                raise StudyError(f"study {name!r} exists and is defined otherwise: {other}. Use another name or "
-                                 "store, or Study.open(...).change(...) to go on with another definition")  # fmt: skip
+                raise StudyError(f"study {name!r} exists and is defined otherwise: {other}")
         except BaseException:
             self.close()
             raise
 
-    def _begin(self, store: Store, name: str, given: Given, limit: int | None, budget: Budget | None) -> None:
-        self.store = store
+    def _begin(
+        self,
+        store: str | os.PathLike[str] | Store | None,
+        name: str,
+        given: Given,
+        trials: int | None,
+        budget: Budget | None,
+        patience: int | None,
+        *,
+        create: bool,
+    ) -> None:
+        check_limits(trials=trials, patience=patience)
+        check_budget(budget)
         self.name = name
-        self.limit = limit
-        self.budget = budget
-        self.given = given
+        self.limit, self.budget, self.patience = trials, budget, patience
         self._lock = RLock()
-        self._batch: list[AnyEvent] | None = None
+        self._log = Log(open_store(store, name, create=create), name, given)
+        self._message = ""
+        self._leader: Leader | None = None
         self._judged: tuple[Fold, int, Incumbents] | None = None
-        try:
-            with _quiet_collector():
-                events = store.read()
-                self._fold = Fold(given, deciding=not events)
-                self._fold_all(events)
-        except BaseException:
-            store.close()
-            raise
+        self._opened_at = self._log.fold.number
+        self._checkpoints: Path | None = None
 
     @classmethod
     def open(
@@ -161,10 +189,11 @@ class Study:
         name: str = "study",
         *,
         space: Space | None = None,
-        sampler: Any = None,
-        scheduler: Any = None,
+        sampler: Sampler[Any] | None = None,
+        scheduler: Scheduler[Any] | None = None,
         trials: int | None = None,
         budget: Budget | None = None,
+        patience: int | None = None,
     ) -> Study:
         """A study from its log alone. Nothing in the log is executed.
 
@@ -174,18 +203,15 @@ class Study:
             space: the space with its Python functions, where the study has constraints that are functions.
             sampler: the sampler of the study, where it is not built in.
             scheduler: the scheduler of the study, where it is not built in.
-            trials: start no more trials than this.
-            budget: ask for nothing that would cost more than this.
+            trials, budget, patience: limits of the run, as for ``Study``.
 
         Raises:
             StudyError: the store has no such study.
             StoreError: the store can't be used.
         """
-        check_budget(budget)
         study = cls.__new__(cls)
-        given = Given().plus(space, sampler, scheduler)
-        study._begin(open_store(store, name, create=False), name, given, trials, budget)
-        if study._fold.number == 0:
+        study._begin(store, name, Given().plus(space, sampler, scheduler), trials, budget, patience, create=False)
+        if study._log.fold.number == 0:
             names: list[str] = getattr(study.store, "names", list)()
             study.close()
             there = f"it has {', '.join(map(repr, names))}" if names else "it is empty"
@@ -194,6 +220,16 @@ class Study:
             study.close()
             raise StudyError(f"study {name!r} has another space: {difference_of_spaces(study.space, space)}")
         return study
+
+    @property
+    def store(self) -> Store:
+        """Where the log is."""
+        return self._log.store
+
+    @property
+    def given(self) -> Given:
+        """Objects of the user, for what the log can't make again."""
+        return self._log.given
 
     def close(self) -> None:
         """Let go of the store."""
@@ -205,74 +241,40 @@ class Study:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        best, estimate, metric = self.best, self.estimate(), self.goals[0].metric
-        mean = estimate.mean if estimate is not None else None if best is None else best.last(metric)
-        value = "" if mean is None else f", best {metric}={mean:.6g}"
-        return f"Study({self.name!r}, {len(self.trials)} trials{value})"
-
     # -- the log --------------------------------------------------------------------------------------------------
+
+    @property
+    def _fold(self) -> Fold:
+        return self._log.fold
 
     def sync(self) -> int:
         """Fold what others have written. Returns how many events that were."""
         with self._lock:
-            events = self.store.read(self._fold.number)
-            self._fold_all(events)
-            return len(events)
+            return self._log.sync()
 
     def events(self) -> list[AnyEvent]:
         """The whole log."""
         return self.store.read()
 
-    def _fold_all(self, events: Sequence[AnyEvent]) -> None:
-        fold = self._fold.fold
-        try:
-            for event in events:
-                fold(event)
-        except (LookupError, ValueError, AttributeError) as error:
-            raise StoreError(f"study {self.name!r}: event {self._fold.number} makes no sense: {error!r}") from error
-
-    def _report(self, events: Sequence[AnyEvent]) -> None:
-        """Write what a worker says, now or at the end of the batch."""
-        if self._batch is None:
-            self._append(events)
-        else:
-            self._batch += events
-
-    def _append(self, events: Sequence[AnyEvent], after: int | None = None) -> bool:
-        """Write events and fold them, in the order of the log. False: others were first, nothing was written."""
-        number = self.store.append(events, after)
-        if number == self._fold.number + len(events):
-            self._fold_all(events)
-        elif number:
-            self.sync()
-        return number > 0
-
     @contextmanager
-    def batch(self) -> Iterator[None]:
-        """Everything that is told or failed inside is one transaction, written at the end."""
+    def batch(self) -> Iterator[Batch]:
+        """Collect what several jobs have to say, and write it as one transaction at the end::
+
+            with study.batch() as batch:
+                for job, loss in zip(jobs, losses):
+                    batch.tell(job, {"loss": loss})
+
+        After an exception what was collected before it is written.
+        """
         with self._lock:
-            self._batch = []
+            batch = Batch(self)
             try:
-                yield
+                yield batch
             finally:
-                events, self._batch = self._batch, None
-                if events:
-                    self._append(events)
+                if batch.events:
+                    self._log.append(batch.events)
 
-    def _deciding(self) -> Fold:
-        """The folded state with sampler and scheduler; a study that was opened has folded only its trials so far."""
-        if not self._fold.deciding:
-            self._rebuild()
-        return self._fold
-
-    def _rebuild(self) -> None:
-        """Fold the whole log anew, with the states of sampler and scheduler."""
-        with _quiet_collector():
-            self._fold = Fold(self.given)
-            self._fold_all(self.store.read())
-
-    # -- ask and tell ---------------------------------------------------------------------------------------------
+    # -- ask --------------------------------------------------------------------------------------------------------
 
     @overload
     def ask(self, n: None = None, *, worker: str = "") -> Job | None: ...
@@ -283,90 +285,119 @@ class Study:
 
         None, or an empty list, means "wait" while a job is out (``study.running``), and that the study is done
         when none is; ``study.message`` may say why.
+
+        An exception of the sampler or the scheduler comes out as it is, and nothing is written then.
         """
+        if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 0):
+            raise TypeError(f"ask({n!r}): give a whole number of jobs, at least 0, or nothing for one")
+        if not isinstance(worker, str):
+            raise TypeError(f"ask: worker={worker!r} must be a string")
+        wanted, worker = 1 if n is None else n, clean(worker)
         with self._lock:
-            self.sync()
-            self._deciding()
-            wanted = 1 if n is None else n
-            asked = self._ask_many(wanted, worker) if wanted > FEW else self._ask_few(wanted, worker)
-            jobs = [self._job(self.trials[event.trial]) for event in asked]
+            written: list[Asked] = []
+            try:
+                self._log.sync()
+                asked = (self._ask_many if wanted > ONE_BY_ONE else self._ask_few)(wanted, worker, written)
+                jobs = [self._job(self.trials[event.trial]) for event in asked]
+            except BaseException:
+                self._take_back(written)
+                raise
             return jobs if n is not None else jobs[0] if jobs else None
 
-    def _decide(self, worker: str) -> Asked | None:
+    def _take_back(self, written: Sequence[Asked]) -> None:
+        """After an exception: jobs that may stand in the log, and that nobody was given, will be asked again."""
+        with suppress(Exception):
+            self._log.sync()
+            running = self.trials.running
+            out = (event for event in written if event.trial in running and running[event.trial].ask == event.ask)
+            lost = [Failed(event.ask, event.trial, "the ask was interrupted", "lost") for event in out]
+            if lost:
+                self._log.append(lost)
+
+    def _decide(self, decider: Decider, worker: str, written: list[Asked]) -> list[AnyEvent]:
+        """The events of the next decision: a job; where its trial has ended before, with its end; or none."""
+        decided = self._decided(decider, worker)
+        self._message, asked = decided.message, decided.asked
+        if asked is None:
+            return []
+        if "ended" in asked.tags:
+            return [asked, Ended(asked.ask, asked.trial, asked.start)]
+        written.append(asked)
+        return [asked]
+
+    def _decided(self, decider: Decider, worker: str) -> Decided:
+        number, why = decider.fold.stopped
+        if number > self._opened_at:
+            return Decided(None, f"the study was stopped: {why}")
+        if self.patience is not None:
+            best = self._best(decider.fold)
+            later = () if best is None else islice(decider.fold.trials, best.id + 1, None)
+            ended = islice((trial for trial in later if trial.status not in ("running", "waiting")), self.patience)
+            if best is not None and sum(1 for _ in ended) >= self.patience:
+                return Decided(None, f"{self.patience} trials have ended since trial {best.id}, and none was better")
         if self.budget is not None:
-            return self._fold.afford(self.budget, worker, self.limit)
-        return self._fold.decide(worker, self.limit)
+            return decider.afford(self.budget, worker, self.limit)
+        return decider.decide(worker, self.limit)
 
-    def _ask_one(self, worker: str) -> list[Asked]:
-        event = self._decide(worker)
-        if event is not None and not self._append([event]):  # another process has decided this ask
-            with self.store.exclusive():
-                self.sync()
-                event = self._decide(worker)
-                if event is not None:
-                    self._append([event])
-        return [] if event is None else [event]
-
-    def _ask_many(self, n: int, worker: str) -> list[Asked]:
-        """Decide each ask on the ones before it and write all together; one by one if others write meanwhile."""
-        before = self._fold.number
+    def _ask_few(self, n: int, worker: str, written: list[Asked]) -> list[Asked]:
+        """Decide and write one job after the other, which other writers can't undo."""
         asked: list[Asked] = []
-        while len(asked) < n and (event := self._decide(worker)) is not None:
-            asked.append(event)
-            self._fold.fold(event)
-        if not asked or self.store.append(asked, after=before):
-            return asked
-        self._rebuild()
-        return self._ask_few(n, worker)
-
-    def _ask_few(self, n: int, worker: str) -> list[Asked]:
-        asked: list[Asked] = []
-        while len(asked) < n and (one := self._ask_one(worker)):
-            asked += one
+        while len(asked) < n:
+            events = self._decide(self._log.decider, worker, written)
+            if events and not self._log.append(events):  # another process has decided this ask
+                del written[len(asked) :]
+                with self.store.exclusive():
+                    self._log.sync()
+                    events = self._decide(self._log.decider, worker, written)
+                    events = events if events and self._log.append(events) else []
+            if not events:
+                break
+            asked += [event for event in events if isinstance(event, Asked) and "ended" not in event.tags]
         return asked
+
+    def _ask_many(self, n: int, worker: str, written: list[Asked]) -> list[Asked]:
+        """Decide each ask on the ones before it and write all together; one by one if others write meanwhile."""
+        decider = self._log.decider
+
+        def decide() -> list[AnyEvent]:
+            return self._decide(decider, worker, written) if len(written) < n else []
+
+        if self._log.write_ahead(decide):
+            return list(written)
+        written.clear()
+        return self._ask_few(n, worker, written)
 
     def _job(self, trial: Trial) -> Job:
         """The job that is out for a trial."""
-        folded = self._fold
-        sources = tuple(folded.trials.sources(trial, trial.step)) if trial.step else ()
-        seed = subseed(folded.definition.seed, "train", trial.id)
+        trials, horizon = self.trials, self.trials.horizon
+        sources = tuple(trials.sources(trial, trial.step)) if trial.step else ()
         return Job(
-            trial.ask, trial.id, trial.config, trial.step, trial.until, trial.parent, trial.worker, seed, sources,
-            trial.repeat, self._once(trial), tuple(self.space.fidelities),
-            None if trial.parent is None else trial.start,
+            trial.ask, trial.id, trial.config, trial.step, trial.until, trial.parent, trial.worker,
+            subseed(self.definition.seed, "train", trial.id), sources, trial.repeat,
+            once_metrics(self._rules, trial), tuple(self.space.fidelities),
+            None if trial.parent is None else trial.start, horizon is not None and trial.until >= horizon,
         )  # fmt: skip
 
-    def _once(self, trial: Trial | None = None) -> dict[str, float | None]:
-        """The metrics that are measured once, with what the trial (None: a new one) was told of them, if it was."""
-        names = {rule.metric for rule in self._rules if rule.once}
-        return {name: None if trial is None else trial.last(name) for name in sorted(names)}
-
-    def _known(self, trial: Trial) -> dict[str, float | None]:
-        """The same, with what the present batch says of the trial."""
-        once = self._once(trial)
-        if self._batch and None in once.values():
-            told = (event for event in reversed(self._batch) if type(event) is Told and event.trial == trial.id)
-            latest = next(told, None)
-            once = once if latest is None else {name: latest.metrics[name][-1] for name in once}
-        return once
+    # -- tell -------------------------------------------------------------------------------------------------------
 
     @overload
-    def tell(self, job: Job, metrics: Metrics, *, step: int | None = None, seconds: float = 0.0,
-             checkpoint: Checkpoint | None = None) -> None: ...  # fmt: skip
+    def tell(self, job: Job, metrics: Metrics | None = None, *, step: int | None = None, seconds: float = 0.0,
+             checkpoint: Checkpoint | None = None, ended: bool = False) -> None: ...  # fmt: skip
     @overload
     def tell(self, job: Sequence[Job], metrics: Sequence[Metrics]) -> None: ...
     def tell(
         self,
         job: Job | Sequence[Job],
-        metrics: Metrics | Sequence[Metrics],
+        metrics: Metrics | Sequence[Metrics] | None = None,
         *,
         step: int | None = None,
         seconds: float = 0.0,
         checkpoint: Checkpoint | None = None,
+        ended: bool = False,
     ) -> None:
         """Say what a job has reached; a list of jobs and a list of metrics is one transaction.
 
-        A value that is not finite, of a goal or a constraint, fails the trial.
+        A value that is not finite, of a goal or a constraint, fails the trial. A text beside the numbers is a note.
 
         Args:
             job: what was asked.
@@ -376,66 +407,44 @@ class Study:
             step: the step of the (last) value. Short of ``until`` it is progress, and the job goes on.
             seconds: what these steps have cost, in time of one worker.
             checkpoint: the state at that step, if it was saved.
+            ended: the training has come to its end by itself: the trial is complete, with these values or, without
+                any, with those that were told last.
 
         Raises:
             ValueError, TypeError: a goal's metric is missing, lists differ in length, a value is no number.
         """
-        with self._lock:
-            if not isinstance(job, Job):
-                if not isinstance(job, Sequence):
-                    raise TypeError(f"tell needs a job as ask gives it, not {job!r}: ask gives None where none is left")
-                with self.batch():
-                    for one, its in zip(job, metrics, strict=True):
-                        self.tell(one, its)  # type: ignore[call-overload]
+        with self.batch() as batch:
+            if isinstance(job, Job):
+                batch.tell(job, metrics, step=step, seconds=seconds, checkpoint=checkpoint, ended=ended)  # type: ignore[arg-type]
                 return
-            self._check_job(job)
-            self._report(self._told(job, metrics, step, seconds, checkpoint))  # type: ignore[arg-type]
+            if not isinstance(job, Sequence):
+                raise TypeError(f"tell needs a Job from ask(), not {job!r} (ask gives None where none is left)")
+            for one, its in zip(job, metrics, strict=True):  # type: ignore[arg-type]
+                batch.tell(one, its)  # type: ignore[arg-type]
 
-    def _told(
-        self, job: Job, metrics: Metrics, step: int | None, seconds: float, checkpoint: Checkpoint | None
-    ) -> list[AnyEvent]:
-        """The events of a tell: the values, up to the first that is not finite."""
-        series, single = as_series(metrics, self._rules, self._known(self.trials[job.trial]))
-        count = max(map(len, series.values()), default=0)
-        if step is None:
-            step = job.until if single else max(job.start, self.trials[job.trial].step) + count
-        start = step - count
-        if start < 0 or step > job.until:
-            raise ValueError(f"trial {job.trial}: told up to step {step}, the job is from {job.start} to {job.until}")
-        self._check_seconds(job, seconds, step)
-        watched = {rule.metric for rule in self._rules}
-        broken = [(i, name) for name in watched for i, v in enumerate(series[name]) if v is None]
-        if not broken:
-            events: list[AnyEvent] = [Told(job.ask, job.trial, start, series, seconds)]
-            if checkpoint is not None:
-                events.insert(0, Checkpointed(job.ask, job.trial, checkpoint.step, checkpoint.where, checkpoint.digest))
-            return events
-        first, name = min(broken)
-        events = []
-        if first:
-            kept = {name: values[:first] for name, values in series.items()}
-            events.append(Told(job.ask, job.trial, start, kept, seconds))
-        error = f"{name} is not finite at step {start + first + 1}"
-        return [*events, Failed(job.ask, job.trial, error, "non-finite")]
+    def fail(
+        self, job: Job, error: str | BaseException = "failed", kind: FailureKind = "raised", *, seconds: float = 0.0
+    ) -> None:
+        """Say that a job has failed. Kinds ``lost`` and ``crashed`` are asked again, the others end the trial.
 
-    def _check_seconds(self, job: Job, seconds: float, step: int) -> None:
-        if seconds < 0:
-            raise ValueError(f"trial {job.trial}: seconds={seconds} must be at least 0")
-        if self.budget is not None and step == job.until and not seconds and not self.trials[job.trial].seconds:
-            raise ValueError(f"trial {job.trial}: the study has a budget: tell needs seconds=, what the job has cost")
+        Args:
+            job: what was asked.
+            error: what went wrong.
+            kind: ``raised``, ``crashed``, ``lost``, ``non-finite``, ``timeout`` or ``out-of-memory``.
+            seconds: what the job has cost since it was last told.
+        """
+        with self.batch() as batch:
+            batch.fail(job, error, kind, seconds=seconds)
 
-    def fail(self, job: Job, error: str, kind: FailureKind = "raised") -> None:
-        """Say that a job has failed. Kinds ``lost`` and ``crashed`` are asked again, the others end the trial."""
-        with self._lock:
-            self._check_job(job)
-            self._report([Failed(job.ask, job.trial, str(error), kind)])
-
-    def _check_job(self, job: Job) -> None:
-        """Say by ValueError that a job is none of this study: in the log its events would make no sense."""
+    def _check_job(self, job: Job) -> Trial:
+        """The trial of a job. ValueError where the job is none of this study: its events would make no sense."""
+        if not isinstance(job, Job):
+            raise TypeError(f"a Job from ask() is needed, not {job!r} (ask gives None where none is left)")
         if job.trial >= len(self.trials):
             self.sync()  # asked for elsewhere
         if not (0 <= job.trial < len(self.trials) and 0 <= job.ask < self._fold.asks):
             raise ValueError(f"study {self.name!r} has not asked for trial {job.trial}: the job is another study's")
+        return self.trials[job.trial]
 
     def add(self, config: Config, metrics: Metrics, step: int = 1) -> Trial:
         """A result that someone already has: the samplers learn from it, and it is never asked. A further result of a
@@ -452,65 +461,143 @@ class Study:
         with self._lock:
             self.space.check(config)
             config = {**self.space.at(config, 1.0), **config}
-            series, _ = as_series(metrics, self._rules, self._once())
-            if step < max(1, len(next(iter(series.values())))):
-                raise ValueError(f"add: step={step} must be at least 1, and the number of values")
-            if any(v is None for rule in self.goals for v in series[rule.metric]):
+            numbers, texts = without_texts(metrics, [rule.metric for rule in self._rules])
+            series, _ = as_series(numbers, self._rules, once_metrics(self._rules))
+            count = len(next(iter(series.values())))
+            if isinstance(step, bool) or not isinstance(step, int) or step < max(1, count):
+                raise ValueError(f"add: step={step!r} must be a whole number, at least 1 and the number of values")
+            if any(value is None for rule in self._rules for value in series[rule.metric]):
                 raise ValueError(f"add: {dict(metrics)} is not finite")
             while True:
-                self.sync()
-                ask, trial = self._fold.asks, len(self.trials)
-                same = self._fold.first(config)
+                self._log.sync()
+                fold = self._fold
+                same = self._log.decider.first(config)
                 first = None if same is None else same.id
-                asked = Asked(ask, self._fold.number, trial, config, 0, step, repeat_of=first, tags=("added",))
-                count = len(next(iter(series.values())))
-                if self._append([asked, Told(ask, trial, step - count, series)], after=self._fold.number):
-                    return self.trials[trial]
+                asked = Asked(
+                    fold.asks, fold.number, len(fold.trials), config, 0, step, repeat_of=first, tags=("added",)
+                )
+                events: list[AnyEvent] = [asked, Told(asked.ask, asked.trial, step - count, series)]
+                if texts:
+                    events.append(Noted(notes(texts), asked.trial))
+                if self._log.append(events, after=fold.number):
+                    return self.trials[asked.trial]
 
     def enqueue(self, config: Config) -> bool:
-        """Try this configuration next. False, and nothing is done, if it is queued or was tried already.
+        """Try this configuration next; parameters that it lacks are given by the sampler.
+
+        Returns:
+            False, and nothing is done, if it is queued or was tried already, or if no more trials will be started
+            (``study.message`` says so).
 
         Raises:
-            ValueError: the configuration is not in the space.
+            ValueError: a parameter is not in the space, or a value is not allowed.
+        """
+        if not isinstance(config, Mapping):
+            raise TypeError(f"enqueue needs a configuration, such as {{'lr': 0.1}}, not {config!r}")
+        with self._lock:
+            self._log.sync()
+            config = {name: value for name, value in config.items() if name not in self.space.fidelities}
+            self.space.check_part(config)
+            if self.space.contains(self.space.at(config, 1.0)):
+                if self._log.decider.known(config) and not self.definition.duplicates:
+                    self._message = "the configuration was tried already, or is queued"
+                    return False
+            elif self._is_whole(config):
+                self.space.check(self.space.at(config, 1.0))
+            members = self._log.decider.scheduler.members
+            if members is not None and self._fold.started + len(self._fold.queue) >= members:
+                self._message = f"all {members} members of the population have their first configuration"
+                return False
+            return self._log.append([Enqueued(config)])
+
+    def _is_whole(self, config: Config) -> bool:
+        """Whether a configuration has every parameter that its branches make active."""
+        try:
+            self.space.encode(self.space.at(config, 1.0))
+        except ValueError:
+            return False
+        return True
+
+    def note(self, trial: Trial | Job | int | None = None, /, **values: Scalar) -> None:
+        """Remember something beside the numbers: texts, numbers, True, False or None, by name.
+
+        A later note of the same name replaces it. Notes are exported with the trials, and found in ``trial.notes`` and
+        ``study.notes``.
+
+        Args:
+            trial: whose note it is; of the study as a whole by default.
+            values: what to remember.
         """
         with self._lock:
-            self.space.check(config)
-            self.sync()
-            return not self._deciding().known(config) and self._append([Enqueued(self.space.at(config, 1.0))])
+            number = self._number_of(trial)
+            if number is not None:
+                self._trial(number)
+            self._log.append([Noted(notes(values), number)])
+
+    def stop(self, why: str = "someone stopped it") -> None:
+        """Ask everybody who works on the study now to stop: running jobs save their state, and nothing more is asked.
+
+        Whoever opens the study later goes on with it.
+        """
+        with self._lock:
+            self._log.append([Stopped(clean(str(why)))])
+
+    @property
+    def limited(self) -> int | None:
+        """How many trials the last run was to start in all (``trials=``); None where it had no such limit."""
+        return self._fold.limited
+
+    def remember_limit(self) -> None:
+        """Note how many trials this run is to start, so that whoever resumes it need not say it again."""
+        with self._lock:
+            if self.limit is not None and self.limit != self.limited:
+                self._log.append([Limited(self.limit)])
+
+    @property
+    def stopped(self) -> str:
+        """Why ``stop`` was called since this study was opened; empty where it was not."""
+        number, why = self._fold.stopped
+        return why if number > self._opened_at else ""
 
     def change(
         self,
         *,
         space: Space | None = None,
-        sampler: Any = None,
-        scheduler: Any = None,
+        sampler: Sampler[Any] | None = None,
+        scheduler: Scheduler[Any] | None = None,
         fill: Config | None = None,
     ) -> None:
         """Go on with another space, sampler or scheduler. The change is an event of the log.
 
         Args:
-            space: the space from now on. Trials outside it stay in the study; samplers pass over them.
+            space: the space from now on. Trials outside it stay in the study; samplers pass over them. A parameter that
+                was removed and comes back has the values that the trials had.
             sampler: the sampler from now on.
-            scheduler: the scheduler from now on, for instance with more steps.
+            scheduler: the scheduler from now on, for instance with more steps: trials that have come to the end of the
+                old one then go on.
             fill: the value that each parameter which is new had in all trials so far.
 
         Raises:
-            StudyError: a parameter is new and ``fill`` lacks it.
+            StudyError: a parameter is new and ``fill`` lacks it, or ``fill`` names something else.
         """
+        if space is None and sampler is None and scheduler is None:
+            raise TypeError("change() needs one of space=, sampler= and scheduler=")
         with self._lock:
-            self.sync()
-            fill = fill or {}
-            if space is not None:
-                for trial in self.trials:
-                    check_filled(space, fit(space, trial.config, fill))
+            self._log.sync()
+            fill = dict(fill or {})
             given = self.given.plus(space, sampler, scheduler)
-            event = Changed(space, sampler and spec(sampler), scheduler and spec(scheduler), fill)
+            of_sampler, of_scheduler = (None if part is None else spec(part) for part in (sampler, scheduler))
+            event = Changed(space, of_sampler, of_scheduler, fill)
             after = changed(self.definition, event)
             given.sampler(after.sampler)
             chosen = given.scheduler(after.scheduler)
             chosen.init(after.space, after.goals, after.constraints)  # says now what it can't do
-            self.given = self._fold.given = given
-            self._append([event])
+            if space is not None:
+                check_fill(self._fold.fitting(space, fill), space, fill)
+            elif fill:
+                raise StudyError(f"change: fill={fill} is for a new space, and none is given")
+            self._log.give(given)
+            self._log.append([event])
 
     # -- views ----------------------------------------------------------------------------------------------------
 
@@ -534,6 +621,16 @@ class Study:
         return [*self.goals, *self.constraints]
 
     @property
+    def scheduler(self) -> Scheduler[Any]:
+        """The scheduler in charge.
+
+        Raises:
+            StudyError: it is the user's own, and was not passed.
+        """
+        chosen: Scheduler[Any] = self.given.scheduler(self.definition.scheduler)
+        return chosen
+
+    @property
     def definition(self) -> Opened:
         """Space, goals, sampler, scheduler, seed: as of now."""
         return self._fold.definition
@@ -544,6 +641,11 @@ class Study:
         return self._fold.trials
 
     @property
+    def notes(self) -> dict[str, Scalar]:
+        """Notes on the study as a whole."""
+        return dict(self._fold.notes)
+
+    @property
     def running(self) -> list[Job]:
         """The jobs that are out, here and elsewhere."""
         with self._lock:
@@ -552,22 +654,46 @@ class Study:
     @property
     def message(self) -> str:
         """Why the last ``ask`` gave nothing, where there is more to say than "wait"."""
-        return self._fold.message
+        return self._message
 
     def losses(self, trial: Trial) -> tuple[float, ...] | None:
-        """The latest value of every goal, to be minimised; None for a trial that has failed, breaks a constraint, or
-        was not told one of them.
+        """The value of every goal, to be minimised, by its scope; None for a trial that has failed, breaks a
+        constraint, or was not told one of them.
         """
         return losses(trial, self.goals, self.constraints)
 
+    def _trial(self, trial: Trial | int) -> Trial:
+        """A trial by its number, or as it is."""
+        if isinstance(trial, Trial):
+            return trial
+        if isinstance(trial, bool) or not isinstance(trial, int):
+            raise TypeError(f"a trial or its number is needed, not {trial!r}")
+        if not 0 <= trial < len(self.trials):
+            raise ValueError(f"there is no trial {trial}: the study has {len(self.trials)} trials, from 0 on")
+        return self.trials[trial]
+
+    @staticmethod
+    def _number_of(trial: Trial | Job | int | None) -> int | None:
+        return trial.id if isinstance(trial, Trial) else trial.trial if isinstance(trial, Job) else trial
+
     @property
     def best(self) -> Trial | None:
-        """The trial with the best latest value of the first goal; none that has failed or breaks a constraint.
+        """The trial with the best value of the first goal, by its scope; none that has failed or breaks a constraint.
 
         Where a configuration was trained more than once, the latest trial of the configuration with the best posterior
-        mean (see :mod:`tunesmith.noise`); ``estimate()`` gives that mean.
+        mean (see :mod:`tunesmith.noise`); ``estimate()`` gives that mean. Where there are fidelities it is among the
+        trials that have a value at the highest one.
         """
-        return next(self._incumbents().ranked(), None)
+        with self._lock:
+            return self._best(self._fold)
+
+    def _best(self, fold: Fold) -> Trial | None:
+        if fold.trials.repeated:
+            return next(self._incumbents(fold).ranked(), None)
+        if self._leader is None or self._leader.trials is not fold.trials:
+            definition = fold.definition
+            self._leader = Leader(fold.trials, definition.goals, definition.constraints)
+        return self._leader.best(tuple(fold.definition.space.fidelities))
 
     def estimate(self, trial: Trial | int | None = None) -> Estimate | None:
         """The mean of the first goal over training seeds, for the configuration of a trial, with its interval.
@@ -579,25 +705,26 @@ class Study:
             None where no configuration was trained twice, so that nothing is known of the noise, and for a
             configuration that can't be the best: at least half of its trials have failed or break a constraint.
         """
-        trial = self.best if trial is None else self.trials[trial] if isinstance(trial, int) else trial
-        return None if trial is None else self._incumbents().estimate(trial)
+        found = self.best if trial is None else self._trial(trial)
+        if found is None or not self.trials.repeated:
+            return None
+        return self._incumbents(self._fold).estimate(found)
 
     @property
     def front(self) -> list[Trial]:
         """The trials that no other one beats in every goal (the Pareto front), by number. Of a configuration that was
         trained more than once the latest one, by the posterior mean of every goal.
         """
-        return self._incumbents().front()
+        with self._lock:
+            return self._incumbents(self._fold).front()
 
-    def _incumbents(self) -> Incumbents:
+    def _incumbents(self, fold: Fold) -> Incumbents:
         """All configurations as they stand; made anew after every event."""
-        folded = self._fold
-        if self._judged is None or self._judged[0] is not folded or self._judged[1] != folded.number:
-            self._judged = (
-                folded,
-                folded.number,
-                Incumbents(self.trials, self.goals, self.constraints, tuple(self.space.fidelities)),
-            )
+        if self._judged is None or self._judged[0] is not fold or self._judged[1] != fold.number:
+            definition = fold.definition
+            fidelities = tuple(definition.space.fidelities)
+            found = Incumbents(fold.trials, definition.goals, definition.constraints, fidelities)
+            self._judged = fold, fold.number, found
         return self._judged[2]
 
     def sampling(self) -> tuple[Any, Any, np.random.Generator]:
@@ -605,36 +732,176 @@ class Study:
         what it has learned. ``sampler.ask(state, rng)`` is what it proposes next.
         """
         with self._lock:
-            return self._deciding().sampling()
+            return self._log.decider.sampling()
+
+    # -- checkpoints --------------------------------------------------------------------------------------------------
 
     def startable(self) -> set[tuple[int, int]]:
         """The states, as (trial, step), that the scheduler may still start another job from."""
         with self._lock:
-            return self._deciding().keep()
+            return self._log.decider.keep()
 
     def keep(self) -> set[tuple[int, int]]:
         """The checkpoints, as (trial, step), that may still be needed: by a job that is out or may be asked, with
-        the ones to fall back on, and the best trial's, with those of the next ones in case it does not stay the best.
+        the ones to fall back on; the best trial's, with that of the next one in case it does not stay the best; and
+        those of the front. Where the value that counts is not the last one, also the checkpoint next to its step.
         """
         with self._lock:
-            wanted = [(self.trials[trial], step) for trial, step in self._deciding().keep()]
-            wanted += [(trial, trial.step) for trial in (*self.trials.running.values(), *self.trials.waiting)]
+            trials, incumbents = self.trials, self._incumbents(self._fold)
+            wanted = [(trials[number], step) for number, step in self._log.decider.keep()]
+            wanted += [(trial, trial.step) for trial in (*trials.running.values(), *trials.waiting)]
             kept = {(trial.id, step) for trial, step in wanted}
-            ranked = list(self._incumbents().ranked())
+            ranked = list(incumbents.ranked())
             rest = (trial for trial in ranked if (trial.id, trial.step) not in kept)  # they change no more
-            few = CONTENDERS if self.trials.repeated else 1  # a repeat may make the best one fall behind several
-            wanted += [(trial, trial.step) for trial in (*ranked[:1], *islice(rest, few))]
-            sources = self.trials.sources
-            return {(source.trial, source.step) for trial, step in wanted for source in sources(trial, step)[:2]}
+            few = RUNNERS_UP if trials.repeated else 1  # a repeat may make the best one fall behind several
+            best = [*ranked[:1], *islice(rest, few)]
+            if len(self.goals) > 1:
+                best += incumbents.front()
+            wanted += [(trial, trial.step) for trial in best]
+            wanted += [(trial, step) for trial in best if (step := self._best_step(trial)) is not None]
+            return {(source.trial, source.step) for trial, step in wanted for source in trials.sources(trial, step)[:2]}
+
+    def use_checkpoints(self, folder: str | os.PathLike[str] | None = None) -> Path:
+        """The directory where states are saved from now on, an absolute path.
+
+        Args:
+            folder: by default next to the store, or where the study is in memory a temporary one, which is removed with
+                the study.
+        """
+        with self._lock:
+            path = getattr(self.store, "path", None)
+            if folder is not None:
+                self._checkpoints = Path(folder).absolute()
+            elif path is not None:
+                self._checkpoints = folder_of(Path(path).absolute(), self.name)
+            elif self._checkpoints is None:
+                self._checkpoints = Path(mkdtemp(prefix=f"tunesmith-{os.getpid()}-")).absolute()
+                finalize(self, rmtree, self._checkpoints, ignore_errors=True)
+            return self._checkpoints
+
+    def load(self, trial: Trial | int | None = None, *, step: int | None = None) -> Any:
+        """The state of a trial as its training code has saved it; of code that writes files the directory with them.
+
+        Args:
+            trial: a trial or its number; by default the best one.
+            step: the state at this step. By default the newest one, or where the first goal counts its best value, the
+                newest up to that step.
+
+        Raises:
+            StudyError: there is no such trial, or no state of it was saved.
+            CheckpointError: the state can't be read.
+        """
+        saved = self.checkpoint(trial, step=step)
+        root = self._checkpoints if self._checkpoints is not None else self.use_checkpoints()
+        return Checkpoints(root).load(saved.where, saved.digest)
+
+    def checkpoint(self, trial: Trial | int | None = None, *, step: int | None = None) -> Checkpoint:
+        """Where the state of a trial stands, relative to ``use_checkpoints()``; the arguments are those of ``load``."""
+        with self._lock:
+            found = self.best if trial is None else self._trial(trial)
+            if found is None:
+                raise StudyError(f"study {self.name!r} has no best trial yet")
+            last = found.step if step is None else step
+            best = self._best_step(found) if step is None else None
+            states = [saved for saved in found.checkpoints if saved.step <= (last if best is None else best)]
+            states = states or [saved for saved in found.checkpoints if step is None]
+            if not states or (step is not None and states[-1].step != step):
+                there = ", ".join(str(saved.step) for saved in found.checkpoints) or "none"
+                which = "" if step is None else f" of step {step}"
+                raise StudyError(
+                    f"no state{which} of trial {found.id} was saved (steps with one: {there}); docs/task.md says how "
+                    "training code saves its state"
+                )
+            return states[-1]
+
+    def _best_step(self, trial: Trial) -> int | None:
+        """The step of the value that counts, where it is the best one and not the last."""
+        goal = self.goals[0]
+        return trial.best_step(goal) if goal.scope == "best" else None
+
+    # -- tables -------------------------------------------------------------------------------------------------------
+
+    def to_dicts(self) -> list[Row]:
+        """One flat row a trial; see :func:`tunesmith.tables.trial_rows`."""
+        with self._lock:
+            return trial_rows(self.trials, self.trials, self.goals, self.estimate)
+
+    def to_pandas(self) -> Any:
+        """The same as a ``pandas.DataFrame``, with the trial's number as its index.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("to_pandas() needs pandas: pip install 'tunesmith[pandas]'") from error
+        rows = self.to_dicts()
+        columns = list(rows[0]) if rows else ["trial"]
+        return pandas.DataFrame(rows, columns=columns).set_index("trial")
+
+    def _headline(self) -> str:
+        best, estimate, goal = self.best, self.estimate(), self.goals[0]
+        mean = estimate.mean if estimate is not None else None if best is None else best.value(goal)
+        value = "" if mean is None or best is None else f", best {goal.metric}={mean:.6g} (trial {best.id})"
+        return f"{self.name!r}, {len(self.trials)} trials{value}"
+
+    def __repr__(self) -> str:
+        return f"Study({self._headline()})"
+
+    def _repr_html_(self) -> str:
+        shown = self.trials[-SHOWN:]
+        rows = used(trial_rows(shown, self.trials, self.goals, self.estimate))
+        return as_html(rows, f"Study {self._headline()}")
 
 
-@contextmanager
-def _quiet_collector() -> Iterator[None]:
-    """No garbage collection while a log is read: it makes a million objects, none of them garbage."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+class Batch:
+    """What several jobs have to say, collected for one transaction; see ``Study.batch``."""
+
+    def __init__(self, study: Study) -> None:
+        self.events: list[AnyEvent] = []
+        self._study = study
+
+    def tell(
+        self,
+        job: Job,
+        metrics: Metrics | None = None,
+        *,
+        step: int | None = None,
+        seconds: float = 0.0,
+        checkpoint: Checkpoint | None = None,
+        ended: bool = False,
+    ) -> None:
+        """As ``Study.tell``."""
+        trial, rules = self._study._check_job(job), self._study._rules
+        once, done, values = once_metrics(rules, trial), max(job.start, trial.step), bool(trial.reports)
+        earlier = [event for event in self.events if isinstance(event, Told) and event.trial == trial.id]
+        if earlier:  # in this batch
+            done, values = earlier[-1].step, True
+            once = {name: earlier[-1].metrics[name][-1] for name in once}
+        if ended and not metrics and not values and trial.parent is None:
+            self.fail(job, "the training has ended without a value", seconds=seconds)
+            return
+        events = told(
+            job.ask, trial.id, job.start, job.until, done, metrics, rules, once,
+            step=step, seconds=seconds, checkpoint=checkpoint, ended=ended,
+        )  # fmt: skip
+        free = not seconds and not trial.seconds and self._study.budget is not None
+        if free and any(isinstance(event, Ended) or getattr(event, "step", 0) == job.until for event in events):
+            raise ValueError(f"trial {trial.id}: the study has a budget: tell needs seconds=, what the job has cost")
+        self.events += events
+
+    def fail(
+        self, job: Job, error: str | BaseException = "failed", kind: FailureKind = "raised", *, seconds: float = 0.0
+    ) -> None:
+        """As ``Study.fail``."""
+        trial = self._study._check_job(job)
+        if kind not in FAILURES:
+            raise ValueError(f"fail: kind={kind!r} must be one of {', '.join(map(repr, FAILURES))}")
+        check_seconds(seconds, f"trial {trial.id}")
+        text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
+        self.events.append(Failed(job.ask, job.trial, clean(text), kind, float(seconds)))
+
+    def note(self, trial: Trial | Job | int | None, values: Mapping[str, Scalar]) -> None:
+        """As ``Study.note``."""
+        self.events.append(Noted(notes(values), Study._number_of(trial)))

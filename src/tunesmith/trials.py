@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Literal, NamedTuple, overload
 
 import msgspec
 
-from tunesmith.records import RETRIED, AnyEvent, Asked, Checkpointed, Failed, Told
-from tunesmith.space import Config
+from tunesmith.records import RETRIED, TO_THE_END, AnyEvent, Asked, Checkpointed, Ended, Failed, Goal, Told
+from tunesmith.space import Config, Scalar
 
 MAX_CRASHES = 3  #: so often may the worker processes of a trial die without progress until the trial counts as failed
 
-Status = Literal["running", "complete", "waiting", "failed"]
+Status = Literal["running", "paused", "complete", "waiting", "failed"]
 
 
 class Checkpoint(NamedTuple):
@@ -27,6 +28,39 @@ class Checkpoint(NamedTuple):
     digest: str
 
 
+class Report(msgspec.Struct, gc=False):
+    """What one job has told, its progress joined: a value a step of every metric, from ``start + 1`` on."""
+
+    ask: int
+    start: int
+    metrics: dict[str, list[float | None]]
+    seconds: float = 0.0
+
+    @property
+    def step(self) -> int:
+        """The step of the last value."""
+        for values in self.metrics.values():
+            return self.start + len(values)
+        return self.start
+
+
+def scoped(goal: Goal, values: Sequence[float]) -> Sequence[float]:
+    """What a trial with these values of a goal, one a step, was worth after each of them: see ``Goal.scope``.
+
+    The only place that knows what a scope means.
+    """
+    if goal.scope == "best":
+        return list(accumulate(values, max if goal.maximise else min))
+    if goal.window is not None:
+        k = goal.window
+        sums = [0.0, *accumulate(values)]
+        if sums[-1] - sums[-1] == 0:  # no overflow
+            spans = ((max(0, end - k), end) for end in range(1, len(sums)))
+            return [sum(values[start:end]) / (end - start) for start, end in spans]
+        return [sum(value / k for value in values[max(0, end - k) : end]) for end in range(1, len(sums))]
+    return values
+
+
 @dataclass(slots=True, eq=False)
 class Trial:
     """One configuration in training. ``step`` is how far its weights have been trained.
@@ -34,8 +68,10 @@ class Trial:
     ``repeat`` is how many earlier trials had the same configuration, of which ``repeat_of`` was the first; 0 and None
     where this one is the first, and for forks.
 
-    ``status`` is ``running`` (a job is out), ``complete`` (its last job was done), ``waiting`` (its worker
-    vanished, the job will be asked again) or ``failed``.
+    ``status`` is ``running`` (a job is out), ``paused`` (its last job is done, and the scheduler may go on with it),
+    ``complete`` (it has come to its last step, the training has ended by itself, or another trial has taken its
+    place), ``waiting`` (its worker vanished, the job will be asked again) or ``failed``. ``ended`` says that the
+    training has come to its end by itself: nobody trains it any further.
     """
 
     id: int
@@ -51,12 +87,20 @@ class Trial:
     repeat: int = 0
     tags: tuple[str, ...] = ()
     status: Status = "running"
-    reports: list[Told] = field(default_factory=list, repr=False)
+    ended: bool = False
+    reports: list[Report] = field(default_factory=list, repr=False)
     checkpoints: list[Checkpoint] = field(default_factory=list, repr=False)
+    notes: dict[str, Scalar] = field(default_factory=dict)
     seconds: float = 0.0
     crashes: int = 0
     error: str = ""
     kind: str = ""
+    asked: Config = field(default_factory=dict, repr=False)
+    """The configuration as it was asked, whatever has become of the space since."""
+    measured: Config = field(default_factory=dict, repr=False)
+    """The configuration at which the last values were measured: it differs from ``config`` while a job with other
+    fidelities has told nothing yet.
+    """
 
     def values(self, metric: str) -> tuple[list[int], list[float]]:
         """Steps and values of a metric, as far as it was told."""
@@ -77,6 +121,20 @@ class Trial:
                 return series[-1]
         return None
 
+    def value(self, goal: Goal) -> float | None:
+        """What the trial is worth by a goal: of the steps that count by its ``scope``. None if nothing was told."""
+        if goal.scope == "last":
+            return self.last(goal.metric)
+        values = self.values(goal.metric)[1]
+        if goal.window is not None:
+            values = values[-goal.window :]
+        return scoped(goal, values)[-1] if values else None
+
+    def best_step(self, goal: Goal) -> int | None:
+        """The first step at which a goal had its best value."""
+        steps, values = self.values(goal.metric)
+        return min(zip(map(goal.loss, values), steps, strict=True))[1] if steps else None
+
     @property
     def metrics(self) -> dict[str, float]:
         """The latest value of every metric."""
@@ -85,14 +143,32 @@ class Trial:
             latest.update((name, series[-1]) for name, series in report.metrics.items() if series[-1] is not None)
         return latest
 
+    def tell(self, event: Told) -> None:
+        """Take in values, in the place of those that were told before for the same steps and later ones."""
+        if event.start < self.step:
+            self.rewind(event.start)
+        self.measured = self.config
+        last = self.reports[-1] if self.reports else None
+        follows = last is not None and last.ask == event.ask and event.start == self.step == last.step
+        if last is not None and follows and last.metrics.keys() == event.metrics.keys():
+            for name, values in event.metrics.items():
+                last.metrics[name] += values
+            last.seconds += event.seconds
+            self.step = event.step
+            return
+        metrics = {name: list(values) for name, values in event.metrics.items()}
+        self.reports.append(Report(event.ask, event.start, metrics, event.seconds))
+        self.step = event.step
+
     def rewind(self, step: int) -> None:
         """Forget what was told after ``step``."""
         while self.reports and self.reports[-1].step > step:
             report = self.reports.pop()
             if report.start < step:
-                kept = {name: series[: step - report.start] for name, series in report.metrics.items()}
-                seconds = report.seconds * (step - report.start) / (report.step - report.start)
-                self.reports.append(msgspec.structs.replace(report, metrics=kept, seconds=seconds))
+                kept = step - report.start
+                report.seconds *= kept / (report.step - report.start)
+                report.metrics = {name: series[:kept] for name, series in report.metrics.items()}
+                self.reports.append(report)
         self.step = min(self.step, step)
 
 
@@ -111,6 +187,9 @@ class Trials(Sequence[Trial]):
         """What all of them have cost, as far as it was told."""
         self.repeated: dict[int, list[Trial]] = {}
         """Trials of one configuration, by the number of the first, where there are several."""
+        self.touched: set[int] | None = None
+        """Trials that have changed since someone has emptied it; None while nobody wants to know."""
+        self._horizon: int | None = None
 
     @overload
     def __getitem__(self, index: int) -> Trial: ...
@@ -125,6 +204,26 @@ class Trials(Sequence[Trial]):
     def __iter__(self) -> Iterator[Trial]:
         return iter(self._trials)
 
+    @property
+    def horizon(self) -> int | None:
+        """The last step of a trial, by the scheduler in charge; None where it has none."""
+        return self._horizon
+
+    @horizon.setter
+    def horizon(self, step: int | None) -> None:
+        if step == self._horizon:
+            return
+        self._horizon = step
+        replaced = {trial.replaces for trial in self._trials}
+        for trial in self._trials:
+            if trial.status in ("paused", "complete"):
+                trial.status = "complete" if trial.id in replaced else self._rest(trial)
+
+    def _rest(self, trial: Trial) -> Status:
+        """The status of a trial whose last job is done."""
+        over = trial.ended or self._horizon is None or trial.step >= self._horizon or "added" in trial.tags
+        return "complete" if over else "paused"
+
     def fold(self, event: AnyEvent) -> bool:
         """Take in an event.
 
@@ -133,6 +232,8 @@ class Trials(Sequence[Trial]):
             vanish and jobs that are therefore asked again, and of anything that comes from a worker that was
             given up.
         """
+        if self.touched is not None:
+            self.touched.add(event.trial)  # type: ignore[union-attr, arg-type]  # those without a trial do not come here
         if type(event) is Told:
             return self._told(event)
         if type(event) is Asked:
@@ -141,9 +242,11 @@ class Trials(Sequence[Trial]):
             self._checkpointed(event)
         elif type(event) is Failed:
             return self._failed(event)
+        elif type(event) is Ended:
+            return self._ended(event)
         return False
 
-    def _current(self, event: Told | Checkpointed | Failed) -> Trial | None:
+    def _current(self, event: Told | Ended | Failed) -> Trial | None:
         """The trial of an event, if the event comes from the job that is out for it."""
         trial = self._trials[event.trial]
         return trial if trial.ask == event.ask and trial.status == "running" else None
@@ -152,7 +255,7 @@ class Trials(Sequence[Trial]):
         if event.trial == len(self._trials):
             trial = Trial(
                 event.trial, event.config, event.start, event.start, event.until, event.ask,
-                event.worker, event.parent, event.replaces, event.repeat_of, tags=event.tags,
+                event.worker, event.parent, event.replaces, event.repeat_of, tags=event.tags, asked=event.config,
             )  # fmt: skip
             self._trials.append(trial)
             if event.repeat_of is not None:
@@ -160,6 +263,8 @@ class Trials(Sequence[Trial]):
                 same = self.repeated.setdefault(first.id, [first] if first.parent is None else [])
                 trial.repeat = len(same)
                 same.append(trial)
+            if event.replaces is not None and self._trials[event.replaces].status == "paused":
+                self._trials[event.replaces].status = "complete"
         else:
             trial = self._trials[event.trial]
             trial.ask, trial.until, trial.worker, trial.status = event.ask, event.until, event.worker, "running"
@@ -167,7 +272,8 @@ class Trials(Sequence[Trial]):
                 self.waiting.remove(trial)
             elif event.start < trial.step:  # another fidelity, for which the weights are of no use
                 trial.checkpoints.clear()
-            trial.config = event.config
+                trial.ended = False
+            trial.config = trial.asked = event.config
             trial.rewind(event.start)
         self.running[trial.id] = trial
         return "retry" not in event.tags
@@ -176,24 +282,38 @@ class Trials(Sequence[Trial]):
         trial = self._current(event)
         if trial is None:
             return False
-        if event.start < trial.step:
-            trial.rewind(event.start)
-        trial.reports.append(event)
-        trial.step = step = event.step
+        trial.tell(event)
         trial.seconds += event.seconds
         self.seconds += event.seconds
-        if step >= trial.until:
-            trial.status = "complete"
-            del self.running[trial.id]
+        if trial.step >= trial.until:
+            self._leave(trial)
         return True
 
-    def _checkpointed(self, event: Checkpointed) -> None:
+    def _ended(self, event: Ended) -> bool:
         trial = self._current(event)
         if trial is None:
+            return False
+        trial.ended = True
+        trial.seconds += event.seconds
+        self.seconds += event.seconds
+        self._leave(trial)
+        return True
+
+    def _leave(self, trial: Trial) -> None:
+        """The job of a trial is done."""
+        del self.running[trial.id]
+        trial.status = self._rest(trial)
+
+    def _checkpointed(self, event: Checkpointed) -> None:
+        """A state that a trial has, or will be told to have: also one that is written after the job has ended."""
+        trial = self._trials[event.trial]
+        if trial.ask != event.ask or trial.status in ("waiting", "failed"):
+            return
+        if trial.status != "running" and event.step > trial.step:
             return
         if not trial.checkpoints or event.step > trial.checkpoints[-1].step:
             trial.crashes = 0
-        trial.checkpoints.append(Checkpoint(event.trial, event.step, event.where, event.digest))
+        insort(trial.checkpoints, Checkpoint(event.trial, event.step, event.where, event.digest), key=_step)
 
     def _failed(self, event: Failed) -> bool:
         trial = self._current(event)
@@ -201,6 +321,8 @@ class Trials(Sequence[Trial]):
             return False
         del self.running[trial.id]
         trial.error, trial.kind = event.error, event.kind
+        trial.seconds += event.seconds
+        self.seconds += event.seconds
         trial.crashes += event.kind == "crashed"
         if event.kind in RETRIED and trial.crashes < MAX_CRASHES:
             trial.status = "waiting"
@@ -221,3 +343,12 @@ class Trials(Sequence[Trial]):
             start = min(start, relative.start)
             relative = None if relative.parent is None else self._trials[relative.parent]
         return found
+
+
+def _step(checkpoint: Checkpoint) -> int:
+    return checkpoint.step
+
+
+def open_ended(until: int) -> bool:
+    """Whether a job goes on until the training code ends by itself."""
+    return until == TO_THE_END

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from tunesmith import rng
+from tunesmith import rng, samplers
 from tunesmith.analysis.figures import INK, WINNER, plot_curves, plot_lineage, plot_schedule
 from tunesmith.analysis.schedule import Schedule, Segment, schedule
 from tunesmith.records import Goal
@@ -119,7 +119,7 @@ def test_without_a_result_there_is_nothing_to_draw(empty: Study) -> None:
 
 def test_a_large_population() -> None:
     space = Space({"lr": Float(1e-4, 1.0, log=True)})
-    study = Study(space, Goal("loss"), scheduler=PBT(population=64, ready=5, steps=20))
+    study = Study(space, Goal("loss"), sampler=samplers.Uniform(), scheduler=PBT(population=64, ready=5, steps=20))
     noise = rng.stream(0, "test")
     while job := study.ask():
         study.tell(job, {"loss": (noise.random(job.until - job.start) + 1 / job.until).tolist()})

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from tunesmith import Float, Goal, Space, Study
+from tunesmith import Float, Goal, Space, Study, samplers
 from tunesmith.analysis.figures import FAILED, OTHERS, WINNER, plot_curves
 from tunesmith.analysis.rungs import Rung, plot_rungs, rungs
 from tunesmith.schedulers import Full, Median
@@ -19,7 +19,9 @@ SPACE = Space({"x": Float(0.0, 1.0)})
 
 def stopped() -> Study:
     """Ten trials of which four are stopped at step 4; the last one fails after it."""
-    study = Study(SPACE, Goal("loss"), scheduler=Median(16, every=4, min_trials=2), trials=10)
+    study = Study(
+        SPACE, Goal("loss"), sampler=samplers.Uniform(), scheduler=Median(16, every=4, min_trials=2), trials=10
+    )
     while (job := study.ask()) is not None:
         if job.trial == 9 and job.start == 4:
             study.fail(job, "on purpose")
@@ -60,7 +62,7 @@ def test_forks_count_from_where_they_began(family: Study) -> None:
 
 
 def test_trials_in_training() -> None:
-    study = Study(SPACE, Goal("loss"), scheduler=Full(10), trials=4)
+    study = Study(SPACE, Goal("loss"), sampler=samplers.Uniform(), scheduler=Full(10), trials=4)
     jobs = [study.ask() for _ in range(4)]
     study.tell(jobs[0], {"loss": 1.0}, step=4)
     study.fail(jobs[1], "vanished", "lost")
@@ -72,7 +74,9 @@ def test_trials_in_training() -> None:
 def test_every_trial_is_somewhere() -> None:
     """Every trial that began at 0 has ended at a rung, failed before one, or is on its way to one."""
     for seed in range(5):
-        study = Study(mixed(), GOAL, scheduler=Median(10, every=3, min_trials=2), trials=40, seed=seed)
+        study = Study(
+            mixed(), GOAL, sampler=samplers.Uniform(), scheduler=Median(10, every=3, min_trials=2), trials=40, seed=seed
+        )
         play(study, np.random.default_rng(seed), faults=0.2, jobs=80)
         found = rungs(study)
         assert sum(rung.ended + rung.failed + rung.running for rung in found) == len(study.trials)
@@ -105,7 +109,7 @@ def test_the_picture_of_the_rungs() -> None:
 def test_pictures_of_few_and_of_many_rungs(family: Study, single: Study, minimised: Study) -> None:
     for study in (family, single, minimised):
         drawn(plot_rungs(study))
-    study = Study(mixed(), GOAL, scheduler=Median(40, min_trials=2), trials=20)
+    study = Study(mixed(), GOAL, sampler=samplers.Uniform(), scheduler=Median(40, min_trials=2), trials=20)
     play(study, np.random.default_rng(0), faults=0.02, jobs=1000)
     _, reached, shares = drawn(plot_rungs(study))
     assert len(reached.patches) == 40 and not reached.texts

@@ -26,7 +26,9 @@ def play(job: ts.Job) -> Any:
 
 
 def made(path: Path, scheduler: Any, goals: Any = ts.Goal("loss"), curves: Any = play, **more: Any) -> Path:  # noqa: B008
-    with ts.Study(SPACE, goals, scheduler=scheduler, store=path, trials=len(XS), **more) as study:
+    with ts.Study(
+        SPACE, goals, sampler=ts.samplers.Uniform(), scheduler=scheduler, store=path, trials=len(XS), **more
+    ) as study:
         for x in XS:
             study.enqueue({"x": x})
         simulate(study, curves)

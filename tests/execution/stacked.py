@@ -70,7 +70,13 @@ class Stacked(ExecutorConformance):
     def study(self, scheduler="generations", space=SPACE, **given):
         number = 12 if scheduler in ("asha", "hyperband", "full") else None
         given = {"trials": number} | given
-        return ts.Study(space, ts.Goal("score", maximise=True), scheduler=SCHEDULERS[scheduler], **given)
+        return ts.Study(
+            space,
+            ts.Goal("score", maximise=True),
+            sampler=ts.samplers.Uniform(),
+            scheduler=SCHEDULERS[scheduler],
+            **given,
+        )
 
     def trained(self, root, scheduler="generations", space=SPACE, executor=None, **given):
         study = self.study(scheduler, space, **given)

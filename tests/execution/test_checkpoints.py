@@ -175,7 +175,7 @@ def test_every_truncation_and_any_flipped_byte_is_seen(store, tree):
 )
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])
 def test_foreign_content_with_a_valid_digest_is_refused(store, content, suffix):
-    from tunesmith.execution.checkpoints import _hasher
+    from tunesmith.checkpoints import _hasher
 
     (store.root / "0").mkdir(parents=True)
     (store.root / f"0/1.{suffix}").write_bytes(content)

@@ -23,7 +23,15 @@ SPACE = ts.Space({"lr": ts.Float(0.5, 2)})
 
 
 def made(tmp_path, train, scheduler, workers=0, store=None, trials=None, report_seconds=0.25, seed=0):
-    study = ts.Study(SPACE, ts.Goal("x", maximise=True), scheduler=scheduler, store=store, trials=trials, seed=seed)
+    study = ts.Study(
+        SPACE,
+        ts.Goal("x", maximise=True),
+        sampler=ts.samplers.Uniform(),
+        scheduler=scheduler,
+        store=store,
+        trials=trials,
+        seed=seed,
+    )
     options = Options(("x",), str(tmp_path / "states"), report_seconds=report_seconds)
     executor = Processes(train, options, workers=workers) if workers else Inline(as_task(train), options)
     return study, executor
@@ -78,7 +86,7 @@ def test_the_disk_stays_bounded_over_hundreds_of_forks(tmp_path):
 @pytest.mark.parametrize("how", ["exit", "kill", "hang", "raise"])
 def test_a_bad_end_costs_one_job(how, tmp_path):
     space = ts.Space({"lr": ts.Float(0.5, 2), "flag": str(tmp_path / "flag"), "how": how})
-    study = ts.Study(space, ts.Goal("x", maximise=True), scheduler=pbt(12, 4))
+    study = ts.Study(space, ts.Goal("x", maximise=True), sampler=ts.samplers.Uniform(), scheduler=pbt(12, 4))
     executor = Processes(code.crash, Options(("x",), str(tmp_path / "states")), workers=2, time_limit=2)
     assert drive(study, executor, checkpoints=Checkpoints(tmp_path / "states")) == "done"
     failed = [event for event in study.events() if type(event) is Failed]

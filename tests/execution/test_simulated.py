@@ -25,7 +25,7 @@ SPACE = ts.Space({"x": ts.Float(0.0, 100.0)})
 
 def queue(xs: Sequence[float], scheduler: Any = None, *, goals: Any = LOSS, **more: Any) -> ts.Study:
     """A study that starts these configurations in this order, and no others."""
-    study = ts.Study(SPACE, goals, scheduler=scheduler, trials=len(xs), **more)
+    study = ts.Study(SPACE, goals, sampler=ts.samplers.Uniform(), scheduler=scheduler, trials=len(xs), **more)
     for x in xs:
         study.enqueue({"x": x})
     return study
@@ -115,7 +115,7 @@ def test_the_real_driver_keeps_the_same_schedule() -> None:
 
 def test_the_same_arguments_give_the_same_log() -> None:
     def log(seed: int) -> list[Any]:
-        study = ts.Study(mixed(), LOSS, scheduler=Hyperband(9), seed=seed, trials=60)
+        study = ts.Study(mixed(), LOSS, sampler=ts.samplers.Uniform(), scheduler=Hyperband(9), seed=seed, trials=60)
         simulate(study, lambda job: ({"loss": [job.config["lr"] / s for s in steps(job)]}, 1 + job.seed % 7), 8)
         assert ts.replay(study) == []
         return study.events()
@@ -258,7 +258,9 @@ def test_the_number_of_trials_can_be_given() -> None:
 def test_a_trial_whose_fidelity_changes_is_trained_anew() -> None:
     """Two shares of the data, a second a step and share: 4 trials to step 1, then 2 from the beginning to step 2."""
     space = ts.Space({"x": ts.Float(0.0, 1.0), "share": Fidelity(0.5, 1.0)})
-    study = ts.Study(space, LOSS, scheduler=SuccessiveHalving(2, eta=2, size=4, rounds=1))
+    study = ts.Study(
+        space, LOSS, sampler=ts.samplers.Uniform(), scheduler=SuccessiveHalving(2, eta=2, size=4, rounds=1)
+    )
     found = simulate(study, lambda job: ({"loss": [job.config["x"]] * len(steps(job))}, job.config["share"]))
     assert found.seconds == 4 * 0.5 + 2 * 1.0 and found.jobs == 6 and found.steps == 4 + 2 * 2
     assert ts.replay(study) == []
@@ -335,10 +337,10 @@ def test_any_number_of_workers(
         noise = [math.modf((job.seed % 9973) * 0.618 * step)[0] for step in steps(job)]
         return {"loss": [math.nan if n < faults / 4 else job.config["lr"] + n / 9 for n in noise]}, noise
 
-    study = ts.Study(mixed(), LOSS, scheduler=scheduler, seed=seed, trials=25)
+    study = ts.Study(mixed(), LOSS, sampler=ts.samplers.Uniform(), scheduler=scheduler, seed=seed, trials=25)
     executor = Simulated(curves, workers, rules=[LOSS], overhead=overhead, seconds=seconds)
     drive(study, executor, max_failures=1000)
-    again = ts.Study(mixed(), LOSS, scheduler=scheduler, seed=seed, trials=25)
+    again = ts.Study(mixed(), LOSS, sampler=ts.samplers.Uniform(), scheduler=scheduler, seed=seed, trials=25)
     found = simulate(again, curves, workers, seconds=seconds, overhead=overhead)
     assert ts.replay(again) == [] and not again.trials.running
     assert found.seconds <= (math.inf if seconds is None else seconds)
@@ -480,7 +482,7 @@ def test_other_configurations_and_shorter_curves_are_counted() -> None:
 
 
 def test_seconds_of_a_report_are_shared_by_its_steps() -> None:
-    study = ts.Study(SPACE, LOSS, scheduler=Full(4), trials=1)
+    study = ts.Study(SPACE, LOSS, sampler=ts.samplers.Uniform(), scheduler=Full(4), trials=1)
     asked = study.ask()
     assert asked is not None
     study.tell(asked, {"loss": [4.0, 3.0, 2.0]}, seconds=6.0)
@@ -524,12 +526,15 @@ def test_a_study_with_seeds() -> None:
 
 
 def test_studies_that_cannot_be_played() -> None:
-    forked = ts.Study(SPACE, LOSS, scheduler=PBT(population=4, ready=1, steps=6))
+    forked = ts.Study(SPACE, LOSS, sampler=ts.samplers.Uniform(), scheduler=PBT(population=4, ready=1, steps=6))
     simulate(forked, slow)
     with pytest.raises(ts.TunesmithError, match="has forks"):
         Recorded.of(forked)
     with pytest.raises(ts.TunesmithError, match=r"trial \d+ is a fork of trial \d+: .* a scheduler that does not fork"):
-        simulate(ts.Study(SPACE, LOSS, scheduler=PBT(population=4, ready=1, steps=4)), Recorded.of(finished()))
+        simulate(
+            ts.Study(SPACE, LOSS, sampler=ts.samplers.Uniform(), scheduler=PBT(population=4, ready=1, steps=4)),
+            Recorded.of(finished()),
+        )
     timeless = queue([1.0], Full(2))
     asked = timeless.ask()
     assert asked is not None

@@ -17,7 +17,7 @@ GOAL = ts.Goal("x", maximise=True)  # training_code: after step s it is s times 
 
 
 def made(scheduler, **more):
-    return ts.Study(SPACE, GOAL, scheduler=scheduler, trials=20, **more)
+    return ts.Study(SPACE, GOAL, sampler=ts.samplers.Uniform(), scheduler=scheduler, trials=20, **more)
 
 
 SCHEDULERS = [Full(30), Median(30, every=5), Plateau(30, every=4), PBT(population=3, ready=5, steps=30)]

@@ -55,7 +55,7 @@ def told(study: Study, loss: float) -> Any:
 
 
 def test_promotes_the_best_third_as_soon_as_there_is_one() -> None:
-    study = Study(SPACE, LOSS, scheduler=ASHA(9))
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=ASHA(9))
     jobs = [told(study, loss) for loss in (0.5, 0.3, 0.9)]
     assert [job.until for job in jobs] == [1, 1, 1]
     job = study.ask()
@@ -67,7 +67,7 @@ def test_promotes_the_best_third_as_soon_as_there_is_one() -> None:
 
 
 def test_the_highest_rung_goes_first() -> None:
-    study = Study(SPACE, LOSS, scheduler=ASHA(9))
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=ASHA(9))
     jobs = [study.ask() for _ in range(12)]
     for job in jobs[:9]:
         study.tell(job, {"loss": job.trial})
@@ -81,7 +81,7 @@ def test_the_highest_rung_goes_first() -> None:
 
 
 def test_the_first_at_a_rung_goes_on_in_the_stopping_variant() -> None:
-    study = Study(SPACE, LOSS, scheduler=ASHA(9, stopping=True))
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=ASHA(9, stopping=True))
     assert [told(study, loss).until for loss in (0.5, 0.4, 0.3)] == [1, 3, 9]
     assert [told(study, loss).until for loss in (0.9, 0.6)] == [1, 1]  # worse than the best third: stopped
     first = told(study, 0.1)
@@ -106,8 +106,8 @@ def reference(results: dict[int, list[tuple[float, int]]], failed: Counter[int],
 def test_decides_as_the_paper_does(seed: int, workers: int, eta: int) -> None:
     """Any order of results and failures, against a reference that sorts everything."""
     rng = np.random.default_rng(seed)
-    study = Study(SPACE, LOSS, scheduler=ASHA(eta**3, eta=eta))
-    steps = study._deciding()._scheduler.rungs
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=ASHA(eta**3, eta=eta))
+    steps = study.scheduler.rungs
     results: dict[int, list[tuple[float, int]]] = defaultdict(list)
     failed: Counter[int] = Counter()
     promoted: set[tuple[int, int]] = set()
@@ -136,7 +136,7 @@ def test_decides_as_the_paper_does(seed: int, workers: int, eta: int) -> None:
 
 
 def test_each_bracket_begins_one_rung_higher() -> None:
-    study = Study(SPACE, GOAL, scheduler=ASHA(27, brackets=4), trials=400)
+    study = Study(SPACE, GOAL, sampler=samplers.Uniform(), scheduler=ASHA(27, brackets=4), trials=400)
     play(study, np.random.default_rng(0), workers=8, jobs=5000)
     first = Counter(event.until for event in study.events() if isinstance(event, Asked) and event.start == 0)
     shares = np.array([27, 9 * 4 / 3, 3 * 2, 4])
@@ -156,7 +156,7 @@ def test_few_trials_end_with_a_full_training(trials: int, stopping: bool) -> Non
 
 
 def test_a_finite_space_is_promoted_to_the_end() -> None:
-    study = Study(Space({"a": Integer(1, 9)}), LOSS, scheduler=ASHA(27))
+    study = Study(Space({"a": Integer(1, 9)}), LOSS, sampler=samplers.Uniform(), scheduler=ASHA(27))
     while (job := study.ask()) is not None:
         study.tell(job, {"loss": job.config["a"]})
     steps = {trial.config["a"]: trial.step for trial in study.trials}
@@ -165,17 +165,17 @@ def test_a_finite_space_is_promoted_to_the_end() -> None:
 
 
 def test_keeps_only_what_may_go_on() -> None:
-    study = Study(SPACE, LOSS, scheduler=ASHA(9))
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=ASHA(9))
     for loss in (3, 1, 2):
         told(study, loss)
-    assert study._deciding().keep() == {(0, 1), (1, 1), (2, 1)}
+    assert study.startable() == {(0, 1), (1, 1), (2, 1)}
     assert told(study, 0.5).trial == 1
-    assert study._deciding().keep() == {(0, 1), (2, 1), (1, 3)}
+    assert study.startable() == {(0, 1), (2, 1), (1, 3)}
 
 
 def search(loss: Any, trials: int, workers: int = 1) -> Study:
     """A study with curves ``loss(x, step)``."""
-    study = Study(SPACE, LOSS, scheduler=ASHA(27, brackets="auto"), trials=trials)
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=ASHA(27, brackets="auto"), trials=trials)
     while jobs := study.ask(workers):
         for job in jobs:
             study.tell(job, {"loss": [loss(job.config["x"], step) for step in range(job.start + 1, job.until + 1)]})
@@ -194,7 +194,7 @@ def test_rungs_that_order_as_the_end_does_are_trusted(workers: int) -> None:
     assert asked[:8] == [27] * 2 + [1] * 6 and set(asked) == {1, 27}
     full = 27 * asked.count(27)
     assert 0.1 < full / sum(trial.step for trial in study.trials) < 0.35
-    assert study._deciding()._scheduling.trust.first == 0
+    assert study._log.decider.scheduling()[1].trust.first == 0
 
 
 def test_rungs_that_mislead_are_not() -> None:
@@ -205,12 +205,12 @@ def test_rungs_that_mislead_are_not() -> None:
 
 def test_the_lowest_trusted_rung_is_where_trials_begin() -> None:
     study = search(lambda x, step: x if step > 6 else 1 - x, 250)
-    assert set(starts(study)[150:]) == {9, 27} and study._deciding()._scheduling.trust.first == 2
+    assert set(starts(study)[150:]) == {9, 27} and study._log.decider.scheduling()[1].trust.first == 2
 
 
 def test_no_curves_no_judgement() -> None:
     """Jobs that tell only their last value say nothing of the rungs: those are trusted as assumed beforehand."""
-    study = Study(SPACE, LOSS, scheduler=ASHA(27, brackets="auto"), trials=40)
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=ASHA(27, brackets="auto"), trials=40)
     while (job := study.ask()) is not None:
         study.tell(job, {"loss": job.config["x"]})
     assert set(starts(study)) == {1, 27} and replay(study) == []
@@ -245,4 +245,9 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
 
 def test_fidelities_have_no_curves_to_trust() -> None:
     with pytest.raises(ValueError, match="with fidelities give a number"):
-        Study(Space({**SPACE, "share": Fidelity(0.1, 1.0)}), LOSS, scheduler=ASHA(27, brackets="auto"))
+        Study(
+            Space({**SPACE, "share": Fidelity(0.1, 1.0)}),
+            LOSS,
+            sampler=samplers.Uniform(),
+            scheduler=ASHA(27, brackets="auto"),
+        )

@@ -49,7 +49,13 @@ def test_the_best_survivors_are_the_population() -> None:
 
 
 def test_a_limit_of_trials_ends_the_first_one() -> None:
-    study = Study(SPACE, LOSS, scheduler=Chain(ASHA(9), PBT(population=8, ready=3, steps=12)), trials=40)
+    study = Study(
+        SPACE,
+        LOSS,
+        sampler=samplers.Uniform(),
+        scheduler=Chain(ASHA(9), PBT(population=8, ready=3, steps=12)),
+        trials=40,
+    )
     jobs = run(study)
     survivors = [job for job in jobs if job.until == 9]
     assert len(survivors) > 8
@@ -58,7 +64,12 @@ def test_a_limit_of_trials_ends_the_first_one() -> None:
 
 
 def test_one_survivor_is_no_population() -> None:
-    study = Study(SPACE, LOSS, scheduler=Chain(SuccessiveHalving(9, rounds=1), PBT(population=4, ready=3, steps=12)))
+    study = Study(
+        SPACE,
+        LOSS,
+        sampler=samplers.Uniform(),
+        scheduler=Chain(SuccessiveHalving(9, rounds=1), PBT(population=4, ready=3, steps=12)),
+    )
     run(study)
     assert max(trial.step for trial in study.trials) == 9
 
@@ -66,7 +77,7 @@ def test_one_survivor_is_no_population() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_replay_with_faults(seed: int) -> None:
     scheduler = Chain(Hyperband(9, rounds=2), PBT(population=6, ready=3, steps=18))
-    study = Study(SPACE, Goal("score", maximise=True), scheduler=scheduler, seed=seed)
+    study = Study(SPACE, Goal("score", maximise=True), sampler=samplers.Uniform(), scheduler=scheduler, seed=seed)
     play(study, np.random.default_rng(seed), workers=5, faults=0.2, jobs=400)
     assert max(trial.step for trial in study.trials) == 18 and replay(study) == []
 
@@ -76,4 +87,4 @@ def test_bad_options() -> None:
         Chain(Hyperband(9), PBT(population=4, ready=3, steps=9))
     t_test = PBT(population=4, ready=3, steps=12, exploit=TTest())
     with pytest.raises(ValueError, match="TTest compares values of one goal"):
-        Study(SPACE, [LOSS, Goal("b")], scheduler=Chain(Hyperband(9), t_test))
+        Study(SPACE, [LOSS, Goal("b")], sampler=samplers.Uniform(), scheduler=Chain(Hyperband(9), t_test))

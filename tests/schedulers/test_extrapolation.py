@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith import Constraint, Float, Goal, Space, Study, replay
+from tunesmith import Constraint, Float, Goal, Space, Study, replay, samplers
 from tunesmith.records import Asked, Told
 from tunesmith.schedulers import FreezeThaw, Full, PredictiveTermination, Scheduler
 from tunesmith.schedulers._outlook import Outlook
@@ -70,7 +70,7 @@ def spent(study: Study) -> int:
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda one: type(one).__name__)
 def test_where_curves_say_all_most_trials_are_left_early(scheduler: Scheduler[Any]) -> None:
-    study = done(Study(SPACE, LOSS, scheduler=scheduler, trials=30))
+    study = done(Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=scheduler, trials=30))
     best = min(study.trials, key=lambda trial: trial.config["x"])
     assert study.best is best and best.step == 12
     assert spent(study) < 0.7 * 30 * 12
@@ -79,14 +79,24 @@ def test_where_curves_say_all_most_trials_are_left_early(scheduler: Scheduler[An
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda one: type(one).__name__)
 def test_to_maximise_is_to_minimise_the_opposite(scheduler: Scheduler[Any]) -> None:
-    plain = done(Study(SPACE, LOSS, scheduler=scheduler, trials=15))
-    mirrored = done(Study(SPACE, Goal("loss", maximise=True), scheduler=scheduler, trials=15), sign=-1.0)
+    plain = done(Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=scheduler, trials=15))
+    mirrored = done(
+        Study(SPACE, Goal("loss", maximise=True), sampler=samplers.Uniform(), scheduler=scheduler, trials=15), sign=-1.0
+    )
     jobs = [[(e.trial, e.start, e.until) for e in s.events() if isinstance(e, Asked)] for s in (plain, mirrored)]
     assert jobs[0] == jobs[1]
 
 
 def test_so_many_are_trained_in_full_before_one_is_stopped() -> None:
-    study = done(Study(SPACE, LOSS, scheduler=PredictiveTermination(12, every=2, min_steps=3, min_trials=6), trials=30))
+    study = done(
+        Study(
+            SPACE,
+            LOSS,
+            sampler=samplers.Uniform(),
+            scheduler=PredictiveTermination(12, every=2, min_steps=3, min_trials=6),
+            trials=30,
+        )
+    )
     steps = [trial.step for trial in study.trials]
     assert steps[:6] == [12] * 6
     assert 4 in steps and min(steps) == 4  # no slice ends before step 3
@@ -94,7 +104,7 @@ def test_so_many_are_trained_in_full_before_one_is_stopped() -> None:
 
 def test_no_more_are_frozen_than_the_basket_holds() -> None:
     scheduler = FreezeThaw(12, every=2, basket=3)
-    study = Study(SPACE, LOSS, scheduler=scheduler, trials=20)
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=scheduler, trials=20)
     state = scheduler.init(SPACE, [LOSS])
     for event in done(study).events()[1:]:
         state = scheduler.tell(state, event)
@@ -104,7 +114,7 @@ def test_no_more_are_frozen_than_the_basket_holds() -> None:
 
 
 def test_of_equal_trials_the_oldest_goes_first() -> None:
-    study = Study(SPACE, LOSS, scheduler=FreezeThaw(6), trials=5)
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=FreezeThaw(6), trials=5)
     jobs = [study.ask() for _ in range(5)]
     for job in reversed(jobs):
         study.tell(job, {"loss": 1.0})
@@ -213,7 +223,13 @@ def interleave(study: Study, rng: np.random.Generator, workers: int, faults: flo
 def test_whatever_comes(seed: int, workers: int, faults: float, every: int, kind: type[Any]) -> None:
     few = {"basket": 4} if kind is FreezeThaw else {"min_trials": 2, "delta": 0.2}
     study = Study(
-        SPACE, LOSS, scheduler=kind(9, every=every, **few), constraints=Constraint("size", 0.5), trials=9, seed=seed
+        SPACE,
+        LOSS,
+        sampler=samplers.Uniform(),
+        scheduler=kind(9, every=every, **few),
+        constraints=Constraint("size", 0.5),
+        trials=9,
+        seed=seed,
     )
     interleave(study, np.random.default_rng(seed), workers, faults)
     assert not study.running and replay(study) == []
@@ -225,7 +241,7 @@ def test_whatever_comes(seed: int, workers: int, faults: float, every: int, kind
 def test_after_a_migration_the_past_counts() -> None:
     """Curves of trials that were trained for longer are learned from as far as the end."""
     for scheduler in SCHEDULERS:
-        study = done(Study(SPACE, LOSS, scheduler=Full(20), trials=5))
+        study = done(Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=Full(20), trials=5))
         study.change(scheduler=scheduler)
         study.limit = 20
         assert spent(done(study)) < 5 * 20 + 15 * 12
@@ -235,7 +251,7 @@ def test_after_a_migration_the_past_counts() -> None:
 def test_one_goal_only() -> None:
     for scheduler in SCHEDULERS:
         with pytest.raises(ValueError, match="extrapolates one goal, the study has 2: make the others constraints"):
-            Study(SPACE, [LOSS, Goal("size")], scheduler=scheduler)
+            Study(SPACE, [LOSS, Goal("size")], sampler=samplers.Uniform(), scheduler=scheduler)
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,10 @@ def test_replay_with_faults(seed: int) -> None:
         (lambda: FIRE(population=9, ready=1, steps=9, evaluators=6), "evaluators=6"),
         (lambda: FIRE(population=9, ready=1, steps=9, evaluators=0), "evaluators=0, of which there must be one"),
         (lambda: FIRE(population=9, ready=1, steps=9, span=0), "span=0 must be at least 1"),
-        (lambda: Study(SPACE, [Goal("a"), Goal("b")], scheduler=FIRE9), "compares learning curves of one goal"),
+        (
+            lambda: Study(SPACE, [Goal("a"), Goal("b")], sampler=samplers.Uniform(), scheduler=FIRE9),
+            "compares learning curves of one goal",
+        ),
     ],
 )
 def test_wrong_use(make: Any, message: str) -> None:

@@ -53,7 +53,7 @@ def run(study: Study, loss: Any = lambda job: job.config["x"]) -> list[Any]:
 
 def test_hyperband_has_the_brackets_of_the_paper() -> None:
     """R = 81, eta = 3: the table of Li et al. 2018."""
-    study = Study(SPACE, LOSS, scheduler=Hyperband(81, rounds=1))
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=Hyperband(81, rounds=1))
     jobs = run(study)
     starts = Counter(job.until for job in jobs if job.start == 0)
     assert starts == {1: 81, 3: 34, 9: 15, 27: 8, 81: 5}
@@ -77,7 +77,7 @@ def test_the_best_of_every_rung_go_on() -> None:
 
 def test_only_resumes_cost_steps() -> None:
     """A promoted trial goes on where it stands: its steps are told once each."""
-    study = Study(SPACE, LOSS, scheduler=Hyperband(9, rounds=2))
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=Hyperband(9, rounds=2))
     seen: dict[int, int] = {}
     for job in run(study):
         assert job.start == seen.get(job.trial, 0)
@@ -85,7 +85,7 @@ def test_only_resumes_cost_steps() -> None:
 
 
 def test_free_workers_begin_with_the_next_bracket() -> None:
-    study = Study(SPACE, LOSS, scheduler=SuccessiveHalving(3, rounds=2))
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=SuccessiveHalving(3, rounds=2))
     jobs = [study.ask() for _ in range(6)]
     assert all(job is not None and job.until == 1 for job in jobs) and study.ask() is None
     for job in jobs[:3]:
@@ -97,7 +97,7 @@ def test_free_workers_begin_with_the_next_bracket() -> None:
 @pytest.mark.parametrize("trials", [1, 2, 5, 20, 26])
 def test_a_bracket_that_cannot_fill_promotes_among_those_it_has(trials: int) -> None:
     """`trials` is less than the bracket wants: the search still ends with a trial that is trained in full."""
-    study = Study(SPACE, LOSS, scheduler=SuccessiveHalving(27), trials=trials)
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=SuccessiveHalving(27), trials=trials)
     run(study)
     assert len(study.trials) == trials and max(trial.step for trial in study.trials) == 27
     assert replay(study) == [] and study.message == f"all {trials} trials were started"
@@ -105,7 +105,7 @@ def test_a_bracket_that_cannot_fill_promotes_among_those_it_has(trials: int) -> 
 
 def test_a_finite_space_ends_with_a_full_training() -> None:
     space = Space({"a": Integer(1, 5), "b": Categorical(["x", "y"])})
-    study = Study(space, LOSS, scheduler=Hyperband(27))
+    study = Study(space, LOSS, sampler=samplers.Uniform(), scheduler=Hyperband(27))
     run(study, lambda job: job.config["a"])
     assert len(study.trials) == 10 and max(trial.step for trial in study.trials) == 27
     assert replay(study) == []
@@ -137,7 +137,7 @@ def test_failed_trials_count_as_the_worst() -> None:
 def test_results_in_any_order(seed: int, workers: int, faults: float) -> None:
     """Never more trials than the brackets have, never a step beyond the last rung, replay exact."""
     goals = [Goal("score", maximise=True)]
-    study = Study(SPACE, goals, scheduler=Hyperband(9, rounds=2), seed=seed)
+    study = Study(SPACE, goals, sampler=samplers.Uniform(), scheduler=Hyperband(9, rounds=2), seed=seed)
     play(study, np.random.default_rng(seed), workers=workers, faults=faults, jobs=500)
     assert len(study.trials) == 2 * (9 + 5 + 3) and not study.running and replay(study) == []
     told = [trial.step for trial in study.trials if trial.status != "failed"]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith import Constraint, Float, Goal, Space, Study, replay
+from tunesmith import Constraint, Float, Goal, Space, Study, replay, samplers
 from tunesmith.records import Asked, Failed, Told
 from tunesmith.schedulers import Full, Median, Scheduler
 from tunesmith.schedulers.median import Quantile
@@ -52,7 +52,7 @@ def tell(study: Study, job: Job, loss: float) -> None:
 
 
 def made(rule: Median, trials: int, **more: Any) -> Study:
-    return Study(SPACE, more.pop("goals", LOSS), scheduler=rule, trials=trials, **more)
+    return Study(SPACE, more.pop("goals", LOSS), sampler=samplers.Uniform(), scheduler=rule, trials=trials, **more)
 
 
 def test_behind_the_median_of_the_averages() -> None:
@@ -151,7 +151,7 @@ def test_the_best_of_those_that_wait_goes_first() -> None:
 
 def test_after_a_migration_the_past_counts() -> None:
     """Trials of ``Full`` fill the steps of the rule that takes over, and those of a shorter one go on."""
-    study = Study(SPACE, LOSS, scheduler=Full(4), trials=4)
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=Full(4), trials=4)
     train(study, [[float(number)] * 4 for number in range(4)])
     study.change(scheduler=Median(6, every=2, min_trials=3))
     curves = [[float(number)] * 6 for number in (0, 1, 2, 3, 0.5, 2.5)]
@@ -236,7 +236,7 @@ def test_as_the_naive_rule(
     seed: int, workers: int, faults: float, every: int, min_steps: int, min_trials: int, quantile: float
 ) -> None:
     rule = Median(9, every, min_steps, min_trials, quantile)
-    study = Study(SPACE, LOSS, scheduler=rule, trials=25, seed=seed)
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=rule, trials=25, seed=seed)
     naive = Naive(rule)
     for event in interleave(study, np.random.default_rng(seed), workers, faults):
         naive.fold(event)
@@ -282,7 +282,7 @@ def test_a_decision_takes_logarithmic_time(monkeypatch: pytest.MonkeyPatch) -> N
 def test_states_of_stopped_trials_are_forgotten() -> None:
     """What is kept of a trial that was stopped is one number a step at which it was judged."""
     rule = Median(3, min_trials=2)
-    study = Study(SPACE, LOSS, scheduler=rule, trials=200)
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=rule, trials=200)
     state = rule.init(SPACE, [LOSS])
     train(study, [[float(number)] * 3 for number in range(200)])
     for event in study.events():

@@ -114,7 +114,7 @@ def test_replay_with_faults_and_several_goals(seed: int) -> None:
     study = Study(mixed(), GOAL, samplers.QMC(), scheduler, seed=seed)
     play(study, np.random.default_rng(seed), workers=5, faults=0.3, jobs=300)
     assert replay(study) == []
-    study = Study(SPACE, [Goal("a"), Goal("b")], scheduler=scheduler, seed=seed)
+    study = Study(SPACE, [Goal("a"), Goal("b")], sampler=samplers.Uniform(), scheduler=scheduler, seed=seed)
     while jobs := study.ask(8):
         for job in jobs:
             study.tell(job, {"a": job.config["h"], "b": 1 / job.config["h"]})

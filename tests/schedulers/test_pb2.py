@@ -232,20 +232,20 @@ def test_what_intervals_were_worth() -> None:
     first, second = study.ask(2)
     study.tell(first, {"loss": [5.0, 3.0]})
     study.tell(second, {"loss": 9.0})
-    gains = study._fold._scheduling.gains
-    assert gains == [Gain(1, 2, first.config, (5.0,), (3.0,))]
+    gains = study._log.decider.scheduling()[1].gains
+    assert gains == [Gain(1, 2, first.config, (5.0,), (3.0,), 0)]
     resumed, copy = study.ask(2)
     assert (resumed.trial, copy.parent) == (first.trial, first.trial)
     study.tell(copy, {"loss": [2.0, 1.0]})
     study.fail(resumed, "no luck")
-    assert gains[1:] == [Gain(2, 4, copy.config, (3.0,), (1.0,)), Gain(2, 4, first.config, (3.0,), None)]
-    assert study._fold._scheduling.gains is gains
+    assert study._log.decider.scheduling()[1].gains is gains
+    assert gains[1:] == [Gain(2, 4, copy.config, (3.0,), (1.0,), 1), Gain(2, 4, first.config, (3.0,), None, 0)]
 
 
 def test_others_remember_nothing() -> None:
-    study = Study(mixed(), GOAL, scheduler=PBT(population=4, ready=2, steps=10))
+    study = Study(mixed(), GOAL, sampler=samplers.Uniform(), scheduler=PBT(population=4, ready=2, steps=10))
     play(study, np.random.default_rng(0))
-    assert not study._fold._scheduling.gains
+    assert not study._log.decider.scheduling()[1].gains
 
 
 @pytest.mark.parametrize("make", [mixed, nested])

@@ -96,8 +96,13 @@ def test_welch_is_scipys() -> None:
 def test_t_test_wants_evidence() -> None:
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(2, 10))
-    close = [Standing(0.0, (float(np.mean(x)),), i, i, 10, tuple(x)) for i, x in enumerate((noise[0], noise[1] + 0.1))]
-    apart = [Standing(0.0, (float(np.mean(x)),), i, i, 10, tuple(x)) for i, x in enumerate((noise[0], noise[1] + 5.0))]
+
+    def standing(trial: int, values: np.ndarray) -> Standing:
+        recent = tuple(enumerate(values.tolist(), 1))
+        return Standing(0.0, (float(values.mean()),), trial, trial, 10, recent)
+
+    close = [standing(0, noise[0]), standing(1, noise[1] + 0.1)]
+    apart = [standing(0, noise[0]), standing(1, noise[1] + 5.0)]
     assert TTest().select(close[1], sorted(close), rng) is None
     assert TTest().select(apart[1], sorted(apart), rng) == apart[0]
     assert TTest().select(apart[0], sorted(apart), rng) is None
@@ -189,7 +194,9 @@ def test_members_are_compared_and_copied_at_equal_steps(workers: int) -> None:
 
 
 def test_a_fork_finds_the_state_of_a_donor_that_has_long_gone_on() -> None:
-    study = Study(SPACE, Goal("value", maximise=True), scheduler=PBT(population=2, ready=1, steps=40))
+    study = Study(
+        SPACE, Goal("value", maximise=True), sampler=samplers.Uniform(), scheduler=PBT(population=2, ready=1, steps=40)
+    )
     slow = study.ask()
     assert slow is not None
     while job := study.ask():
@@ -209,7 +216,12 @@ def test_a_synchronous_study_is_the_same_with_any_workers() -> None:
 
 def test_few_workers_are_shared_fairly() -> None:
     """No member is ever more than one interval ahead of another."""
-    study = Study(SPACE, Goal("value"), scheduler=PBT(population=6, ready=5, steps=30, exploit=None, explore=None))
+    study = Study(
+        SPACE,
+        Goal("value"),
+        sampler=samplers.Uniform(),
+        scheduler=PBT(population=6, ready=5, steps=30, exploit=None, explore=None),
+    )
     while job := study.ask():
         study.tell(job, {"value": 1.0})
         if len(study.trials) == 6:
@@ -218,7 +230,12 @@ def test_few_workers_are_shared_fairly() -> None:
 
 
 def test_synchronous_members_wait_for_each_other() -> None:
-    study = Study(SPACE, Goal("value"), scheduler=PBT(population=4, ready=5, steps=20, synchronous=True))
+    study = Study(
+        SPACE,
+        Goal("value"),
+        sampler=samplers.Uniform(),
+        scheduler=PBT(population=4, ready=5, steps=20, synchronous=True),
+    )
     for _ in range(4):
         jobs = study.ask(4)
         assert len(jobs) == 4 and len({job.until for job in jobs}) == 1
@@ -238,7 +255,7 @@ def test_synchronous_forks_start_at_the_barrier() -> None:
 
 def test_a_slow_member_holds_up_nobody() -> None:
     """Asynchronous: while one job is out for ever, the others come to their end."""
-    study = Study(SPACE, Goal("value"), scheduler=PBT(population=4, ready=5, steps=20))
+    study = Study(SPACE, Goal("value"), sampler=samplers.Uniform(), scheduler=PBT(population=4, ready=5, steps=20))
     stuck = study.ask()
     assert stuck is not None
     while job := study.ask():
@@ -269,7 +286,9 @@ def test_failed_members_are_replaced(synchronous: bool, rate: float) -> None:
 
 def test_a_member_that_fails_last_goes_back_to_where_it_stood() -> None:
     """Also when all others have come to their end, it is replaced by a fork of how one of them stood there."""
-    study = Study(SPACE, Goal("value", maximise=True), scheduler=PBT(population=3, ready=5, steps=10))
+    study = Study(
+        SPACE, Goal("value", maximise=True), sampler=samplers.Uniform(), scheduler=PBT(population=3, ready=5, steps=10)
+    )
 
     def tell(job: Job) -> None:
         study.tell(job, {"value": 1.0}, checkpoint=Checkpoint(job.trial, job.until, "somewhere", "digest"))
@@ -294,7 +313,7 @@ def test_a_member_that_fails_last_goes_back_to_where_it_stood() -> None:
 
 
 def test_first_generation_that_fails_is_started_anew() -> None:
-    study = Study(SPACE, Goal("value"), scheduler=PBT(population=4, ready=5, steps=10))
+    study = Study(SPACE, Goal("value"), sampler=samplers.Uniform(), scheduler=PBT(population=4, ready=5, steps=10))
     for _ in range(3):
         job = study.ask()
         assert job is not None
@@ -329,7 +348,10 @@ def test_a_population_in_which_nothing_succeeds_ends() -> None:
         (lambda: Jitter(0.0), "scale=0.0 must be over 0"),
         (
             lambda: Study(
-                SPACE, [Goal("a"), Goal("b")], scheduler=PBT(population=2, ready=1, steps=1, exploit=TTest())
+                SPACE,
+                [Goal("a"), Goal("b")],
+                sampler=samplers.Uniform(),
+                scheduler=PBT(population=2, ready=1, steps=1, exploit=TTest()),
             ),
             "TTest compares values of one goal, the study has 2",
         ),

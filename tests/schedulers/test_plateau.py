@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith import Constraint, Float, Goal, Space, Study, replay
+from tunesmith import Constraint, Float, Goal, Space, Study, replay, samplers
 from tunesmith.schedulers import Full, Plateau, Scheduler
 from tunesmith.testing import SchedulerConformance
 from tunesmith.trials import Checkpoint
@@ -33,7 +33,7 @@ class TestPlateauWithDelta(SchedulerConformance):
 
 def ends(rule: Plateau, *curves: list[float], maximise: bool = False) -> list[int]:
     """Where each of the curves is stopped."""
-    study = Study(SPACE, Goal("loss", maximise), scheduler=rule, trials=len(curves))
+    study = Study(SPACE, Goal("loss", maximise), sampler=samplers.Uniform(), scheduler=rule, trials=len(curves))
     while (job := study.ask()) is not None:
         study.tell(job, {"loss": curves[job.trial][job.start : job.until]})
     assert replay(study) == []
@@ -64,7 +64,9 @@ def test_an_improvement_of_exactly_min_delta_is_none() -> None:
 
 def test_several_goals_none_may_improve() -> None:
     goals = [LOSS, Goal("accuracy", maximise=True), Goal("size", once=True)]
-    study = Study(SPACE, goals, scheduler=Plateau(6, patience=1, min_delta=(0.5, 0.1, 0.0)), trials=2)
+    study = Study(
+        SPACE, goals, sampler=samplers.Uniform(), scheduler=Plateau(6, patience=1, min_delta=(0.5, 0.1, 0.0)), trials=2
+    )
     curves = [[(9, 0.1), (9, 0.3), (9, 0.5), (7, 0.5), (6.8, 0.5)], [(9, 0.1), (8.5, 0.15)]]
     while (job := study.ask()) is not None:
         loss, accuracy = curves[job.trial][job.start]
@@ -73,7 +75,14 @@ def test_several_goals_none_may_improve() -> None:
 
 
 def test_to_break_constraints_by_less_is_an_improvement() -> None:
-    study = Study(SPACE, LOSS, scheduler=Plateau(6, patience=1), trials=1, constraints=Constraint("error", 0.1))
+    study = Study(
+        SPACE,
+        LOSS,
+        sampler=samplers.Uniform(),
+        scheduler=Plateau(6, patience=1),
+        trials=1,
+        constraints=Constraint("error", 0.1),
+    )
     errors = [0.3, 0.2, 0.1, 0.05]
     while (job := study.ask()) is not None:
         study.tell(job, {"loss": 1.0 + job.start, "error": errors[job.start]})
@@ -81,7 +90,7 @@ def test_to_break_constraints_by_less_is_an_improvement() -> None:
 
 
 def test_a_trial_told_again_is_judged_by_what_it_was_told_last() -> None:
-    study = Study(SPACE, LOSS, scheduler=Plateau(6, every=2, patience=1), trials=1)
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=Plateau(6, every=2, patience=1), trials=1)
     study.tell(study.ask(), {"loss": [3.0, 2.0]}, checkpoint=Checkpoint(0, 2, "where", "digest"))
     job = study.ask()
     study.tell(job, {"loss": 0.0}, step=3)  # progress that is lost
@@ -94,7 +103,7 @@ def test_a_trial_told_again_is_judged_by_what_it_was_told_last() -> None:
 
 
 def test_after_a_migration_trials_go_on() -> None:
-    study = Study(SPACE, LOSS, scheduler=Full(3), trials=2)
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=Full(3), trials=2)
     curves = [[3.0, 2, 1, 1, 1, 1, 1], [3.0, 3, 3, 3]]
     for _ in range(2):
         job = study.ask()
@@ -137,4 +146,4 @@ def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
 
 def test_one_min_delta_a_goal() -> None:
     with pytest.raises(ValueError, match=r"min_delta=\(0.1, 0.2\) must have one number for each of 1 goals"):
-        Study(SPACE, LOSS, scheduler=Plateau(10, min_delta=(0.1, 0.2)))
+        Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=Plateau(10, min_delta=(0.1, 0.2)))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from tunesmith.noise import Estimate
 from tunesmith.rng import stream
 from tunesmith.study import Study
+from tunesmith.tables import Row, trial_rows
 from tunesmith.trials import Trial
-
-Row = dict[str, Any]
 
 
 def population(study: Study) -> list[Trial]:
@@ -23,14 +20,8 @@ def population(study: Study) -> list[Trial]:
 
 
 def trials_table(study: Study) -> list[Row]:
-    """One flat row a trial, in order of their numbers; every row has the same columns.
-
-    Columns: trial, status, parent, replaces, start, step, seconds, error, then ``params.<name>`` and
-    ``metrics.<name>`` (the last value) for every name that occurs in the study; None where a trial has none. Where
-    configurations were repeated also repeat_of, the first trial of the configuration, and the configuration's
-    ``estimate.mean``, ``estimate.low``, ``estimate.high`` and ``estimate.count`` (see `Study.estimate`).
-    """
-    return _rows(study.trials, study)
+    """One flat row a trial, in the order of their numbers; see :func:`tunesmith.tables.trial_rows`."""
+    return trial_rows(study.trials, study.trials, study.goals, study.estimate)
 
 
 def population_table(study: Study) -> list[Row]:
@@ -42,35 +33,7 @@ def population_table(study: Study) -> list[Row]:
         value = None if trial.status == "failed" else trial.last(goal.metric) if estimate is None else estimate.mean
         return value is None, 0.0 if value is None else goal.loss(value), trial.id
 
-    return _rows(sorted(population(study), key=rank), study)
-
-
-def _rows(trials: Sequence[Trial], study: Study) -> list[Row]:
-    parameters = dict.fromkeys(name for trial in study.trials for name in trial.config)
-    metrics = dict.fromkeys(name for trial in study.trials for name in trial.metrics)
-    return [
-        {
-            "trial": trial.id,
-            "status": trial.status,
-            "parent": trial.parent,
-            "replaces": trial.replaces,
-            "start": trial.start,
-            "step": trial.step,
-            "seconds": trial.seconds,
-            "error": trial.error,
-            **{f"params.{name}": trial.config.get(name) for name in parameters},
-            **{f"metrics.{name}": trial.last(name) for name in metrics},
-            **(_repeated(trial, study) if study.trials.repeated else {}),
-        }
-        for trial in trials
-    ]
-
-
-def _repeated(trial: Trial, study: Study) -> Row:
-    """What a row has besides where configurations were repeated."""
-    estimate = study.estimate(trial)
-    columns = {f"estimate.{field.name}": getattr(estimate, field.name, None) for field in fields(Estimate)}
-    return {"repeat_of": trial.repeat_of, **columns}
+    return trial_rows(sorted(population(study), key=rank), study.trials, study.goals, study.estimate)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from tunesmith.records import Asked, Spec
 from tunesmith.replay import replay as decide_again
 from tunesmith.storage import SQLiteStore
 from tunesmith.study import Study
+from tunesmith.tables import Row, used
 from tunesmith.trials import Trial
 
 Address = Annotated[str, typer.Argument(metavar="STORE", help="The file of the study.", show_default=False)]
@@ -75,12 +77,14 @@ def summary(study: Study) -> dict[str, Any]:
         "trials": len(study.trials),
         "running": counts["running"],
         "waiting": counts["waiting"],
+        "paused": counts["paused"],
         "complete": counts["complete"],
         "failed": counts["failed"],
         "steps": sum(trial.step - trial.start for trial in study.trials),
         "seconds": round(study.trials.seconds, 3),
         "spent": None if study.budget is None else study.budget.spent(study.trials.seconds),
-        "message": study.message,
+        "message": study.message or study.stopped,
+        "notes": study.notes or None,
         "best": None if best is None else _trial(best, study),
     }
 
@@ -102,11 +106,25 @@ def _written(spec: Spec, make: Callable[[Spec], Any]) -> str:
         return f"{spec.name}({', '.join(f'{key}={value!r}' for key, value in spec.options.items())})"
 
 
-def best(store: Address, name: Name = None, json: Json = False) -> None:
+def best(
+    store: Address,
+    name: Name = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            "--checkpoint", metavar="DIR", help="Copy the state that its training has saved into this folder."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
     """The best trial, or the Pareto front of several goals."""
     with find(store, name) as study:
         several = len(study.goals) > 1
-        found = [_trial(trial, study) for trial in (study.front if several else [study.best] if study.best else [])]
+        winners = study.front if several else [study.best] if study.best else []
+        found = [_trial(trial, study) for trial in winners]
+        if checkpoint is not None:
+            for winner, row in zip(winners, found, strict=True):
+                row["checkpoint"] = str(_copy_state(study, winner, checkpoint, several))
     if not found:
         raise TunesmithError(f"no trial of study {study.name!r} has a result yet")
     if json:
@@ -118,8 +136,26 @@ def best(store: Address, name: Name = None, json: Json = False) -> None:
         output.pairs({"trial": trial["trial"], "step": trial["step"], **trial["metrics"], **mean})
         output.line()
         output.pairs(trial["config"])
+        more = {key: trial[key] for key in ("notes", "checkpoint") if trial.get(key)}
+        if more:
+            output.line()
+            output.pairs(more)
         if trial is not found[-1]:
             output.line()
+
+
+def _copy_state(study: Study, trial: Trial, folder: Path, several: bool) -> Path:
+    """Copy the state of a trial into a folder; of several trials into one each."""
+    saved = study.checkpoint(trial)
+    source = study.use_checkpoints() / saved.where
+    study.load(trial)  # says what is wrong with it, before anything is copied
+    target = folder / (f"trial-{trial.id}" if several else "") / source.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(source, target)
+    return target
 
 
 def _trial(trial: Trial, study: Study) -> dict[str, Any]:
@@ -129,9 +165,10 @@ def _trial(trial: Trial, study: Study) -> dict[str, Any]:
         "status": trial.status,
         "parent": trial.parent,
         "step": trial.step,
-        "metrics": trial.metrics,
+        "metrics": trial.metrics | {goal.metric: trial.value(goal) for goal in study.goals if trial.reports},
         "estimate": None if estimate is None else {"metric": study.goals[0].metric, **asdict(estimate)},
-        "config": dict(trial.config),
+        "config": dict(trial.measured or trial.config),
+        "notes": dict(trial.notes),
         "seconds": trial.seconds,
         "error": trial.error or None,
     }
@@ -156,13 +193,7 @@ def trials(
     if json:
         output.as_json(rows)
     else:
-        output.table(_used(rows))
-
-
-def _used(rows: list[tables.Row]) -> list[tables.Row]:
-    """Without the columns in which nothing stands."""
-    empty = {key for key in (rows[0] if rows else ()) if all(row[key] in (None, "") for row in rows)}
-    return [{key: value for key, value in row.items() if key not in empty} for row in rows]
+        output.table(used(rows))
 
 
 def schedule(
@@ -281,7 +312,7 @@ def export(
     _report(out, json)
 
 
-def _steps(study: Study) -> list[tables.Row]:
+def _steps(study: Study) -> list[Row]:
     """One row for every step of every trial: trial, step and the metrics."""
     names = list(dict.fromkeys(name for trial in study.trials for name in trial.metrics))
     rows = []
@@ -292,7 +323,7 @@ def _steps(study: Study) -> list[tables.Row]:
     return rows
 
 
-def _csv(rows: list[tables.Row]) -> str:
+def _csv(rows: list[Row]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
@@ -300,7 +331,7 @@ def _csv(rows: list[tables.Row]) -> str:
     return text.getvalue()
 
 
-def _parquet(rows: list[tables.Row], file: Path) -> None:
+def _parquet(rows: list[Row], file: Path) -> None:
     try:
         import pyarrow as arrow
         from pyarrow import parquet

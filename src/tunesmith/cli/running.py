@@ -70,6 +70,13 @@ Devices = Annotated[
     typer.Option("--devices", help="A place for a worker: cpu, cpu:4, cuda:0, cuda:0:0.5 (repeatable)."),
 ]
 TimeLimit = Annotated[float | None, typer.Option("--time-limit", min=0, help="Seconds that one job may take.")]
+Patience = Annotated[
+    int | None, typer.Option("--patience", min=1, help="End the run when so many trials in a row were no better.")
+]
+Every = Annotated[
+    str | None,
+    typer.Option("--checkpoint-every", help="Save states of running jobs so often: seconds (60), or '100 steps'."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
@@ -114,10 +121,12 @@ def run(
     trials: Trials = None,
     seconds: Seconds = None,
     value: Value = None,
+    patience: Patience = None,
     budget: Spend = None,
     price: Price = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Steps of every trial, without a scheduler.")
+        int | None,
+        typer.Option("--steps", min=1, help="Steps of every trial at the most, without a scheduler."),
     ] = None,
     seeds: Annotated[
         int | None, typer.Option("--seeds", min=1, help="Trials of every configuration, without a scheduler.")
@@ -125,6 +134,7 @@ def run(
     workers: Workers = 1,
     devices: Devices = None,
     time_limit: TimeLimit = None,
+    checkpoint_every: Every = None,
     store: Annotated[
         Path, typer.Option("--store", help="The file of the study; one that is there is continued.")
     ] = Path("study.db"),
@@ -138,7 +148,7 @@ def run(
     searched = _space(space, code)
     chosen = _scheduler(scheduler, steps, seeds, code)
     spend = _budget(budget, price)
-    _check_end(searched, chosen, trials, seconds, spend)
+    _check_end(searched, chosen, trials, seconds, spend, patience)
     with Study(
         searched,
         _goals(minimise or [], maximise or [], code),
@@ -150,8 +160,9 @@ def run(
         constraints=code.beside.get("constraints", ()),
         trials=trials,
         budget=spend,
+        patience=patience,
     ) as study:
-        _train(study, code, seconds, value, workers, devices, time_limit, quiet, json)
+        _train(study, code, seconds, value, workers, devices, time_limit, checkpoint_every, quiet, json)
 
 
 def resume(
@@ -162,25 +173,29 @@ def resume(
     trials: Trials = None,
     seconds: Seconds = None,
     value: Value = None,
+    patience: Patience = None,
     budget: Spend = None,
     price: Price = None,
     workers: Workers = 1,
     devices: Devices = None,
     time_limit: TimeLimit = None,
+    checkpoint_every: Every = None,
     quiet: Quiet = False,
     json: reading.Json = False,
 ) -> None:
-    """Go on with a study where it stands."""
+    """Go on with a study where it stands, up to as many trials as the run before wanted if nothing else is said."""
     with reading.find(store, name) as there:
         name, stored = there.name, there.space
+        if all(limit is None for limit in (trials, seconds, budget, patience)):
+            trials = there.limited
     code = Code.find(target, context.obj)
     given = {part: code.beside.get(part) for part in ("space", "sampler", "scheduler")}
     if given["space"] != stored:
         given["space"] = None
     spend = _budget(budget, price)
-    with Study.open(store, name, trials=trials, budget=spend, **given) as study:
-        _check_end(study.space, study.given.scheduler(study.definition.scheduler), trials, seconds, spend)
-        _train(study, code, seconds, value, workers, devices, time_limit, quiet, json)
+    with Study.open(store, name, trials=trials, budget=spend, patience=patience, **given) as study:
+        _check_end(study.space, study.scheduler, trials, seconds, spend, patience)
+        _train(study, code, seconds, value, workers, devices, time_limit, checkpoint_every, quiet, json)
 
 
 def _space(text: str | None, code: Code) -> Space:
@@ -207,14 +222,17 @@ def _scheduler(text: str | None, steps: int | None, seeds: int | None, code: Cod
         for name, value in given.items():
             raise Misuse(f"--{name} is for studies without a scheduler: write {name}={value} into --scheduler")
         return construct(text, SCHEDULERS, "scheduler", PARTS)
-    return schedulers.Full(**given) if given else code.beside.get("scheduler", schedulers.Full())
+    if given or "scheduler" not in code.beside:
+        return schedulers.Full(steps, 1 if seeds is None else seeds)
+    return code.beside["scheduler"]
 
 
 def _check_end(space: Space, scheduler: Any, *limits: object) -> None:
-    """Most schedulers start one trial after the other: without a limit only a finite space ends them."""
+    """As :func:`tunesmith.execution.tune.check_end`, in the words of the command line."""
     if scheduler.endless and all(limit is None for limit in limits) and math.isinf(space.size):
         raise Misuse(
-            "the search would never end: give --trials, --seconds, --budget, or a --scheduler with an end of its own"
+            "the search would never end: give --trials, --seconds, --budget, --patience, or a --scheduler with an end "
+            "of its own"
         )
 
 
@@ -243,6 +261,7 @@ def _train(
     workers: int,
     devices: list[str] | None,
     time_limit: float | None,
+    checkpoint_every: str | None,
     quiet: bool,
     json: bool,
 ) -> None:
@@ -255,6 +274,7 @@ def _train(
         time_limit=time_limit,
         seconds=seconds,
         target=value,
+        checkpoint_every=checkpoint_every,
         progress=not quiet,
     )
     found = {"outcome": outcome, **reading.summary(study)}

@@ -85,7 +85,7 @@ def simulate(
 def _own(study: Study) -> dict[str, Any]:
     """The scheduler of a study, as one writes it."""
     try:
-        own = study.given.scheduler(study.definition.scheduler)
+        own = study.scheduler
     except StudyError:
         raise Misuse(
             f"the scheduler {study.definition.scheduler.name!r} of the study is not built in: give a --scheduler"

@@ -1,8 +1,8 @@
 """Training: what users write, where it runs, and the loop that connects it to a study."""
 
+from tunesmith.checkpoints import CheckpointError, Checkpoints, Files, Saved
 from tunesmith.execution.adapters import Stopped, Trial, as_task
 from tunesmith.execution.base import ExecutionError, Executor, Failure, Report, Task, current_job
-from tunesmith.execution.checkpoints import CheckpointError, Checkpoints, Files, Saved
 from tunesmith.execution.command import Command
 from tunesmith.execution.driver import Outcome, drive
 from tunesmith.execution.inline import Inline

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
+from tunesmith.checkpoints import CheckpointError, Checkpoints, Saved
 from tunesmith.execution.base import Failure, Report
-from tunesmith.execution.checkpoints import CheckpointError, Checkpoints, Saved
 from tunesmith.execution.stacks import Group, Layout, Members, Stack, StackedTask
 from tunesmith.study import Job
 

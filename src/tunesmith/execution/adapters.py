@@ -17,16 +17,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
-from threading import Thread
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from typing import Any
 
+from tunesmith.checkpoints import Files
 from tunesmith.execution.base import ContinueError, EndedError, Task, current_job
-from tunesmith.execution.checkpoints import Files
+from tunesmith.reports import notes
 from tunesmith.rng import stream
+from tunesmith.space import Scalar
 
 _METHODS = ("init", "step", "save", "load")
 
@@ -69,8 +72,8 @@ class ClassTask:
 
     ``save(path)`` and ``load(path)`` write files instead, into a directory of their own. After a fork a new instance
     gets ``setup(new config)``, ``load(tree of the source)`` and, where it has one, ``reconfigure(new config)``: there
-    it makes the new hyperparameters hold over what the checkpoint brought along. ``close()`` is called when the
-    instance is given up.
+    it makes the new hyperparameters hold over what the checkpoint brought along. A ``step`` that raises
+    ``StopIteration`` ends the training. ``close()`` is called when the instance is given up.
     """
 
     def __init__(self, kind: type) -> None:
@@ -93,8 +96,11 @@ class ClassTask:
         return instance
 
     def step(self, state: Any, config: Any) -> tuple[Any, Any]:
-        """One call of ``step``."""
-        return state, state.step()
+        """One call of ``step``; ``StopIteration`` says that the training has come to its end."""
+        try:
+            return state, state.step()
+        except StopIteration:
+            raise EndedError(f"step of {self.kind.__qualname__} ended the training before the first metrics") from None
 
     def save(self, state: Any) -> Any:
         """What ``save`` returns or writes."""
@@ -132,6 +138,9 @@ class _Generation:
 class GeneratorTask:
     """A generator function ``train(config, state=None)`` that yields ``metrics`` or ``(metrics, state)`` once a step.
 
+    When it returns the training has come to its end. Code after the last ``yield`` of a trial that is as long as it may
+    be does not run, but ``finally`` blocks do.
+
     The state is a tree, or a function without arguments that makes one (called only when a checkpoint is due). To
     continue or fork a trial the function is called anew with ``state=`` that tree.
     """
@@ -148,7 +157,7 @@ class GeneratorTask:
         try:
             value = next(state.steps)
         except StopIteration:
-            raise EndedError("a generator must yield once a step") from None
+            raise EndedError("the generator ended without a yield: it must yield its metrics once a step") from None
         if isinstance(value, tuple) and len(value) == 2:
             value, state.state = value
         else:
@@ -174,7 +183,10 @@ class GeneratorTask:
 
 
 class Stopped(BaseException):
-    """Raised by ``trial.report`` when the trial is given up. Let it pass; ``finally`` blocks run."""
+    """Raised by ``trial.report`` when the trial is over. Let it pass; ``finally`` blocks run."""
+
+
+RAISES = 100  #: so often `Stopped` is raised in a function that catches it, before the function is put to sleep
 
 
 class Trial:
@@ -195,9 +207,12 @@ class Trial:
         self._news: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self._orders: SimpleQueue[bool] = SimpleQueue()
         self._thread: Thread | None = None
+        self._notes: dict[str, Scalar] = {}
+        self._stopped = 0  # how often `Stopped` was raised
 
     def report(self, metrics: Any = None, *, state: Any = None, **named: Any) -> None:
-        """Say that one more step is done. Returns when the training is to go on.
+        """Say that one more step is done. Returns when the training is to go on; after the last step of a trial also,
+        so that the code can come to its end: test the model, save it, clean up.
 
         Args:
             metrics: a dict name -> number, or a number where the study has one goal.
@@ -205,15 +220,30 @@ class Trial:
             named: metrics by name: ``trial.report(accuracy=0.9)``.
 
         Raises:
-            Stopped: the trial is given up.
+            Stopped: the trial is over: it is given up, or this is a step beyond its last one.
         """
+        if "step" in named:
+            raise TypeError("report() counts the steps itself, one a call: leave step= out")
         if named:
             metrics = {**metrics, **named} if isinstance(metrics, Mapping) else named
-        self.step += 1
-        self.state = state
-        self._news.put(("step", metrics))
-        if not self._orders.get():
-            raise Stopped
+        if not self._stopped:
+            self.step += 1
+            self.state = state
+            self._news.put(("step", metrics))
+        if self._stopped or not self._orders.get():
+            self._stop()
+
+    def note(self, **values: Scalar) -> None:
+        """Remember something beside the metrics of this trial: texts, numbers, True, False or None, by name."""
+        self._notes |= notes(values)
+
+    def _stop(self) -> None:
+        """Raise ``Stopped``; code that catches it again and again is never woken any more."""
+        self._stopped += 1
+        if self._stopped > RAISES:
+            self._news.put(("end", None))
+            Event().wait()
+        raise Stopped
 
     def _advance(self, train: Callable[[Trial], Any]) -> Any:
         """Let the function run to its next report, and return the metrics."""
@@ -224,27 +254,46 @@ class Trial:
             self._thread.start()
         else:
             self._orders.put(True)
+        news, value = self._hear()
+        if news == "end":
+            raise EndedError("the function ended without a report: call trial.report once a step")
+        return value
+
+    def _hear(self) -> tuple[str, Any]:
+        """What the function does next: it reports a ``"step"``, or is at its ``"end"``. Raises what it has raised."""
         news, value = self._news.get()
+        if news != "step":
+            self._thread = None
         if news == "error":
             raise value
-        if news == "end":
-            raise EndedError("call trial.report once a step")
-        return value
+        return news, value
+
+    def _finish(self) -> None:
+        """Let the function run to its end, as far as it does not report any more."""
+        if self._thread is None:
+            return
+        self._orders.put(True)
+        news, _ = self._hear()
+        if news == "step":
+            self._give_up()
 
     def _run(self, train: Callable[[Trial], Any]) -> None:
         try:
             train(self)
-        except Stopped:
-            return
         except BaseException as error:
-            self._news.put(("error", error))
+            over = isinstance(error, Stopped) or (isinstance(error, SystemExit) and not error.code)
+            self._news.put(("end", None) if over else ("error", error))
         else:
             self._news.put(("end", None))
 
     def _give_up(self) -> None:
-        if self._thread is not None and self._thread.is_alive():
-            self._orders.put(False)
-            self._thread.join(timeout=10.0)
+        """Make ``report`` raise ``Stopped``, and wait for the function to end."""
+        if self._thread is None:
+            return
+        self._thread = None
+        self._orders.put(False)
+        with suppress(Empty):
+            self._news.get(timeout=10.0)
 
 
 class FunctionTask:
@@ -270,6 +319,15 @@ class FunctionTask:
     def load(self, tree: Any, config: Any) -> Trial:
         """A trial that begins with the state."""
         return self.init(config, None, tree["state"], tree["step"])
+
+    def finish(self, state: Trial) -> None:
+        """Let the function run on from its last report."""
+        state._finish()
+
+    def notes(self, state: Trial) -> dict[str, Scalar]:
+        """What was noted since the last time."""
+        noted, state._notes = state._notes, {}
+        return noted
 
     def close(self, state: Trial) -> None:
         """Make its ``report`` raise ``Stopped``, and wait for the function to end."""

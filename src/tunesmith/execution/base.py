@@ -8,9 +8,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from tunesmith.checkpoints import Saved
 from tunesmith.errors import TunesmithError
-from tunesmith.execution.checkpoints import Saved
 from tunesmith.records import Constraint, FailureKind, Goal
+from tunesmith.space import Scalar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +26,12 @@ CURRENT: ContextVar[Job] = ContextVar("job")
 class Task(Protocol[State]):
     """Training code as the library sees it. Everything else that users write is adapted to this.
 
-    A task may also have ``close(state)``: the state is not needed any more; and ``whole``: where the space has
-    fidelities, one step of it trains to the end of the job.
+    Its training may come to an end by itself: then ``step`` raises `EndedError`. A task may also have
+
+    * ``close(state)``: the state is not needed any more;
+    * ``finish(state)``: the last step of the trial was done; what its code does after that is to be done now;
+    * ``notes(state)``: texts and numbers to remember beside the metrics, by name, since it was called last;
+    * ``whole``: where the space has fidelities, one step of it trains to the end of the job.
     """
 
     def init(self, config: Any, rng: np.random.Generator) -> State:
@@ -38,7 +43,7 @@ class Task(Protocol[State]):
         ...
 
     def save(self, state: State) -> Any:
-        """The state as a tree (:mod:`tunesmith.execution.trees`) or as ``Files``; None where it can't be saved now."""
+        """The state as a tree (:mod:`tunesmith.trees`) or as ``Files``; None where it can't be saved now."""
         ...
 
     def load(self, tree: Any, config: Any) -> State:
@@ -51,7 +56,7 @@ class ExecutionError(TunesmithError):
 
 
 class EndedError(Exception):
-    """Training code has come to its end by itself."""
+    """Training code has come to its end by itself. The message says what it must do to be told at all."""
 
 
 class ContinueError(TunesmithError):
@@ -72,8 +77,9 @@ class Report:
     """News of the job ``ask``.
 
     ``metrics`` has one value a step for the steps ``start + 1, start + 2, ...``, which took ``seconds``; ``saved`` is a
-    checkpoint of the last of them. ``done`` is set in the last report of a job, and ``failure`` where it ended early.
-    ``note`` is for people.
+    checkpoint of the last of them. ``done`` is set in the last report of a job, ``ended`` where the training has come
+    to its end by itself, and ``failure`` where the job ended early for another reason. ``notes`` are kept with the
+    trial, ``warning`` is for people.
     """
 
     ask: int
@@ -83,7 +89,9 @@ class Report:
     saved: Saved | None = None
     done: bool = False
     failure: Failure | None = None
-    note: str = ""
+    warning: str = ""
+    ended: bool = False
+    notes: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,13 +102,16 @@ class Target:
     value: float
     constraints: tuple[Constraint, ...] = ()
 
-    def reached(self, last: Callable[[str], float | None]) -> bool:
-        """Whether metrics are good enough; ``last`` gives them by name."""
-        value = last(self.goal.metric)
+    def reached(self, value: float | None, last: Callable[[str], float | None]) -> bool:
+        """Whether a value of the goal is good enough; ``last`` gives the metrics of the constraints by name."""
         if value is None or not self.goal.loss(value) <= self.goal.loss(self.value):
             return False
         held = ((last(rule.metric), rule.at_most) for rule in self.constraints)
         return all(value is not None and value <= limit for value, limit in held)
+
+    def reached_by_step(self, last: Callable[[str], float | None]) -> bool:
+        """Whether the metrics of one step are enough by themselves; not where a goal is a mean of several steps."""
+        return self.goal.window is None and self.reached(last(self.goal.metric), last)
 
 
 class Executor(Protocol):

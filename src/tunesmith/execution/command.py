@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tunesmith.checkpoints import Files
 from tunesmith.errors import TunesmithError
 from tunesmith.execution.base import ContinueError, EndedError, current_job
-from tunesmith.execution.checkpoints import Files
 
 _PLACEHOLDER = re.compile(r"\{([\w.\-]+)\}")
 _TAIL = 2000  # characters of its output in the error of a command

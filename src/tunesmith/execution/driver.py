@@ -15,14 +15,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+from tunesmith.checkpoints import Checkpoints, Saved
 from tunesmith.execution.base import ExecutionError, Executor, Failure, Report, Target
-from tunesmith.execution.checkpoints import Checkpoints
 from tunesmith.execution.leases import Lease
-from tunesmith.records import RETRIED
-from tunesmith.study import Job, Study
+from tunesmith.records import RETRIED, TO_THE_END
+from tunesmith.study import Batch, Job, Study
 from tunesmith.trials import Checkpoint, Trial
 
-Outcome = Literal["done", "interrupted", "seconds", "target"]
+Outcome = Literal["done", "interrupted", "seconds", "target", "stopped"]
+Callback = Callable[[Study, Trial], object]
 
 log = logging.getLogger("tunesmith")
 
@@ -30,7 +31,10 @@ _POLL = (0.02, 0.5)  # seconds between two looks at what other drivers did: the 
 _LEASES = 1.0  # seconds between two looks at the leases of others
 _PATIENT = 10.0  # seconds of waiting for others after which this is said
 _PROGRESS = 0.1  # seconds between two calls of `progress`
-_SPARE = 16  # checkpoints on disk beyond twice those that were kept last time, before the next sweep
+_SPARE = 16  # checkpoints that may be written beyond those that were kept last time, before the next sweep
+_SPARE_BYTES = 64 * 2**20  # the same in bytes
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ENDLESS = 1000  # after so many reports of the first trial, a training without a limit is said to have none
 
 
 def drive(
@@ -41,13 +45,15 @@ def drive(
     seconds: float | None = None,
     max_failures: int | None = None,
     progress: Callable[[Study], object] | None = None,
+    callback: Callback | None = None,
     lease: float = 60.0,
     target: Target | None = None,
 ) -> Outcome:
     """Work on a study until it is done. Several drivers may work on one study.
 
-    Ctrl-C or SIGTERM lets the running jobs save their state after their present step and ends the run; the study goes
-    on exactly there when it is driven again. A second one ends it at once. The executor is closed in any case.
+    Ctrl-C, SIGTERM or SIGHUP lets the running jobs save their state after their present step and ends the run; the
+    study goes on exactly there when it is driven again. A second one ends it at once. The executor is closed in any
+    case.
 
     Args:
         study: what to work on.
@@ -57,23 +63,27 @@ def drive(
         max_failures: give up after so many failed trials in a row. By default 10 more than there are slots as long as
             no trial of this run has succeeded, later 100.
         progress: called with the study now and then, and at the end.
+        callback: called with the study and each trial that has come to its end, in success or failure.
+            ``study.stop()`` in it ends the run.
         lease: a driver on another machine that has not been heard of for so many seconds has vanished.
-        target: end the run, as Ctrl-C does, when the latest values of a trial reach it.
+        target: end the run, as Ctrl-C does, when the value of a trial reaches it.
 
     Returns:
         Why the run has ended.
 
     Raises:
         ExecutionError: too many trials have failed, or no state can be saved.
+        StoreError: the store can't be used any more, or was removed.
     """
     path = getattr(study.store, "path", None)
     held = Lease(None if path is None else Path(f"{path}.leases"), lease)
-    driver = _Driver(study, executor, checkpoints, held, max_failures, progress)
-    driver.until = None if seconds is None else time.monotonic() + seconds
-    driver.target = target
+    until = None if seconds is None else time.monotonic() + seconds
+    retention = _Retention(study, checkpoints)
+    driver = _Driver(study, executor, retention, held, max_failures, progress, callback, until, target)
     try:
         with held, _signals(driver):
             try:
+                study.remember_limit()
                 return driver.run()
             finally:
                 driver.end()
@@ -88,31 +98,36 @@ class _Driver:
         self,
         study: Study,
         executor: Executor,
-        checkpoints: Checkpoints | None,
+        retention: _Retention,
         lease: Lease,
         max_failures: int | None,
         progress: Callable[[Study], object] | None,
+        callback: Callback | None,
+        until: float | None,
+        target: Target | None,
     ) -> None:
         self.study = study
         self.executor = executor
+        self.retention = retention
         self.lease = lease
-        self.progress = progress
         self.failures = _Failures(max_failures, executor.slots)
-        self.retention = _Retention(study, checkpoints)
+        self.progress, self.callback = progress, callback
+        self.until, self.target = until, target
         self.out: dict[int, Job] = {}
-        self.until: float | None = None
-        self.target: Target | None = None
         self.stopped: Outcome | None = None
         self._pause = _POLL[0]
-        self._look = 0.0
-        self._patient: float | None = None
+        self._next_look = 0.0
+        self._warn_waiting_at: float | None = None
+        self._warned_endless = False
         self._shown = 0.0
 
     def run(self) -> Outcome:
         """Until the study is done, or the run is stopped and no job is out."""
         while True:
             self._limit_time()
-            self._take_over()
+            self._look_at_others()
+            if self.study.stopped:
+                self.stop("stopped")
             asked = self._ask() if self.stopped is None else []
             for job in asked:
                 self.executor.submit(job)
@@ -137,9 +152,11 @@ class _Driver:
 
     def end(self) -> None:
         """Give up the jobs that are still out, so that anyone can go on with them."""
-        with suppress(Exception), self.study.batch():
+        with suppress(Exception), self.study.batch() as batch:
             for job in self.out.values():
-                self.study.fail(job, "the driver ended", "lost")
+                batch.fail(job, "the driver ended", "lost")
+        with suppress(Exception):
+            self.retention.sweep({})
         self._show(0.0)
         self.failures.summary()
 
@@ -156,66 +173,96 @@ class _Driver:
     def _tell(self, reports: list[Report]) -> None:
         """Everything that came in, as one transaction."""
         told = {self.out[report.ask].trial for report in reports}
-        with self.study.batch():
+        with self.study.batch() as batch:
             for report in reports:
-                self._tell_one(report)
+                self._tell_one(report, batch)
         for report in reports:
-            if report.note:
-                log.warning("%s", report.note.rstrip())
-            if not report.done:
-                continue
-            job = self.out.pop(report.ask)
-            if report.failure is not None and report.failure.fatal and not self._saves(report.failure):
-                raise ExecutionError(report.failure.error)
-            trial = self.study.trials[job.trial]
-            if trial.status == "failed" or report.failure is None:
-                self.failures.count(trial.status == "failed", trial.error)
-        self._aim(self.study.trials[number] for number in told)
-        self.retention.sweep(self.out)
+            if report.warning:
+                log.warning("%s", report.warning.rstrip())
+            if report.done:
+                self._end_job(report)
+        trials = [self.study.trials[number] for number in told]
+        self._check_target(trials)
+        self._warn_if_endless(trials)
+        self.retention.sweep_if_due(self.out)
 
-    def _aim(self, trials: Iterable[Trial]) -> None:
+    def _end_job(self, report: Report) -> None:
+        """A job is over: count it, and say so."""
+        job = self.out.pop(report.ask)
+        if report.failure is not None and report.failure.fatal and not self._saves(report.failure):
+            raise ExecutionError(report.failure.error)
+        trial = self.study.trials[job.trial]
+        if trial.status == "failed" or report.failure is None:
+            self.failures.count(trial)
+        if self.callback is not None and trial.status in ("complete", "failed"):
+            self.callback(self.study, trial)
+
+    def _check_target(self, trials: Iterable[Trial]) -> None:
         """End the run if one of the trials has reached the target."""
         target = self.target
-        if target is not None and any(trial.status != "failed" and target.reached(trial.last) for trial in trials):
-            self.stop("target")
+        if target is None:
+            return
+        for trial in trials:
+            if trial.status != "failed" and target.reached(trial.value(target.goal), trial.last):
+                self.stop("target")
+
+    def _warn_if_endless(self, trials: Iterable[Trial]) -> None:
+        """Say that a training may never end, where nothing but its own end would end it."""
+        if self._warned_endless or self.study.trials.horizon != TO_THE_END:
+            return
+        for trial in trials:
+            if trial.id == 0 and not trial.ended and trial.step >= _ENDLESS:
+                self._warned_endless = True
+                log.warning(
+                    "trial 0 has reported %d times and has not ended: without a limit it goes on until its code ends "
+                    "by itself; if that never happens, say how long trials are with steps=...", trial.step
+                )  # fmt: skip
 
     def _saves(self, failure: Failure) -> bool:
         """Whether only this trial has no state to go on from: then it alone fails."""
         return failure.kind not in RETRIED and any(trial.checkpoints for trial in self.study.trials)
 
-    def _tell_one(self, report: Report) -> None:
+    def _tell_one(self, report: Report, batch: Batch) -> None:
         job, saved, failure = self.out[report.ask], report.saved, report.failure
         count = max(map(len, report.metrics.values()), default=0)
+        checkpoint = Checkpoint(job.trial, saved.step, saved.where, saved.digest) if saved else None
+        if saved is not None:
+            self.retention.note(saved)
         if count:
-            checkpoint = Checkpoint(job.trial, saved.step, saved.where, saved.digest) if saved else None
-            self.retention.written += checkpoint is not None
-            step = report.start + count
-            self.study.tell(job, report.metrics, step=step, seconds=report.seconds, checkpoint=checkpoint)
+            step, seconds = report.start + count, report.seconds
+            batch.tell(job, report.metrics, step=step, seconds=seconds, checkpoint=checkpoint, ended=report.ended)
+        elif report.ended:
+            batch.tell(job, seconds=report.seconds, checkpoint=checkpoint, ended=True)
+        if report.notes:
+            batch.note(job, report.notes)
         if failure is not None:
-            self.study.fail(job, failure.error, failure.kind)
+            batch.fail(job, failure.error, failure.kind, seconds=0.0 if count else report.seconds)
 
-    def _take_over(self) -> None:
+    def _look_at_others(self) -> None:
         """Give up the jobs of drivers that have vanished, and see what others have reached."""
         now = time.monotonic()
-        if now < self._look:
+        if now < self._next_look:
             return
-        self._look = now + _LEASES
+        self._next_look = now + _LEASES
         self.study.sync()
-        self._aim(self.study.trials)
+        self._check_target(self.study.trials if self.target is not None else ())
         gone = {
             worker
             for worker in {trial.worker for trial in self.study.trials.running.values()}
             if self.lease.vanished(worker)
         }
-        for job in self.study.running if gone else ():
-            if job.worker in gone:
-                self.study.fail(job, f"the driver {job.worker} vanished", "lost")
+        if not gone:
+            return
+        with self.study.batch() as batch:
+            for job in self.study.running:
+                if job.worker in gone:
+                    batch.fail(job, f"the driver {job.worker} vanished", "lost")
 
     def _wait_for_others(self) -> None:
-        if self._patient is None:
-            self._patient = time.monotonic() + _PATIENT
-        elif time.monotonic() > self._patient:
-            self._patient = math.inf
+        if self._warn_waiting_at is None:
+            self._warn_waiting_at = time.monotonic() + _PATIENT
+        elif time.monotonic() > self._warn_waiting_at:
+            self._warn_waiting_at = math.inf
             ids = ", ".join(map(str, self.study.trials.running))
             log.warning(
                 "waiting for jobs that others have asked for: trials %s; study.fail(job, ..., 'lost') frees them", ids
@@ -242,64 +289,94 @@ class _Failures:
         self.errors: Counter[str] = Counter()
         self.succeeded = False
         self.row = 0
+        self.forks: Counter[str] = Counter()
+        """Forks that have failed since the last one that has not, by the headline of their error."""
 
-    def count(self, failed: bool, error: str) -> None:
+    def count(self, trial: Trial) -> None:
         """A job has ended.
 
         Raises:
             ExecutionError: this was one failure too many.
         """
-        if not failed:
+        if trial.status != "failed":
             self.succeeded, self.row = True, 0
+            if trial.parent is not None:
+                self.forks.clear()
             return
         self.row += 1
-        self.errors[error] += 1
-        if self.errors[error] == 1:
-            log.warning("a trial has failed:\n%s", error)
+        self.errors[trial.error] += 1
+        if self.errors[trial.error] == 1:
+            log.warning("a trial has failed:\n%s", trial.error)
         limit = self.limit if self.limit is not None else 100 if self.succeeded else 10 + self.slots
         if self.row >= limit:
             (first, times), *_ = self.errors.items()
             raise ExecutionError(
                 f"{self.row} trials in a row have failed, so the run ends; the first error ({times} times):\n{first}"
             )
+        if trial.parent is not None:
+            self._count_fork(trial)
+
+    def _count_fork(self, trial: Trial) -> None:
+        """A population whose forks all fail for one reason only wastes time, however well its first members train."""
+        reason = headline(trial.error)
+        self.forks[reason] += 1
+        if len(self.forks) == 1 and self.forks[reason] >= 10 + self.slots and self.limit is None:
+            raise ExecutionError(f"{self.forks[reason]} forks in a row have failed for one reason: {reason}")
 
     def check_end(self, study: Study) -> None:
         """The study is done.
 
         Raises:
-            ExecutionError: every trial has failed.
+            ExecutionError: every trial has failed, or the failures have left nobody who could go on.
         """
-        if self.errors and all(trial.status == "failed" for trial in study.trials):
-            (first, times), *_ = self.errors.items()
+        if not self.errors:
+            return
+        (first, times), *_ = self.errors.items()
+        if all(trial.status == "failed" for trial in study.trials):
             raise ExecutionError(
                 f"all {len(study.trials)} trials of the study have failed; the first error ({times} times):\n{first}"
             )
+        if study.message:
+            log.warning("%s; the first error (%d times): %s", study.message, times, headline(first))
 
     def summary(self) -> None:
         """Say how often the logged errors have come again."""
         for error, times in self.errors.items():
             if times > 1:
-                log.warning("%d trials have failed with: %s", times, _headline(error))
+                log.warning("%d trials have failed with: %s", times, headline(error))
 
 
-def _headline(error: str) -> str:
+def headline(error: str) -> str:
     """The line of a traceback that names the exception, whatever notes follow it; of another text the last line."""
     lines = error.splitlines() or [""]
     return next((line for line in reversed(lines) if re.match(r"[\w.]*[A-Z]\w*(: |$)", line)), lines[-1])
 
 
 class _Retention:
-    """Removes checkpoints now and then, so that the disk holds at most about twice what is needed."""
+    """Removes checkpoints now and then, so that the disk holds at most about half as much more than what is needed."""
 
     def __init__(self, study: Study, checkpoints: Checkpoints | None) -> None:
         self.study = study
         self.checkpoints = checkpoints
-        self.written = 0  # checkpoints on disk, as far as this driver knows
+        self.written = self.written_bytes = 0  # since the last sweep
         self.kept = -_SPARE  # the first one is followed by a sweep: there may be leftovers of earlier runs
+        self.kept_bytes = 0
+
+    def note(self, saved: Saved) -> None:
+        """A checkpoint was written."""
+        self.written += 1
+        self.written_bytes += saved.size
+
+    def sweep_if_due(self, out: dict[int, Job]) -> None:
+        """Remove what no job may need any more, if much has been written since the last time."""
+        many = self.written > self.kept + _SPARE
+        large = self.written_bytes > max(_SPARE_BYTES, self.kept_bytes / 2)
+        if many or large:
+            self.sweep(out)
 
     def sweep(self, out: dict[int, Job]) -> None:
-        """Remove what no job may need any more, if much has been written since the last time."""
-        if self.checkpoints is None or self.written <= 2 * self.kept + _SPARE:
+        """Remove what no job may need any more; ``out`` are the jobs of this driver."""
+        if self.checkpoints is None or not self.written:
             return
         found = self.checkpoints.files()
         self.study.sync()  # after looking: what was saved since then is not in question
@@ -308,12 +385,13 @@ class _Retention:
         keep = self.study.keep()
         keep.update((source.trial, source.step) for job in out.values() for source in job.sources)
         keep.update((trial, step) for trial, step in found if step > newest.get(trial, step))  # saved, but not yet told
-        self.written = self.kept = self.checkpoints.sweep(keep, among=found)
+        self.kept, self.kept_bytes = self.checkpoints.sweep(keep, among=found), self.checkpoints.size()
+        self.written = self.written_bytes = 0
 
 
 @contextmanager
 def _signals(driver: _Driver) -> Iterator[None]:
-    """Ctrl-C and SIGTERM stop the driver; a second one ends it."""
+    """Ctrl-C, SIGTERM and SIGHUP stop the driver; a second one ends it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -325,7 +403,7 @@ def _signals(driver: _Driver) -> Iterator[None]:
         driver.stopped = "interrupted"
         log.warning("stopping after the present step; once more ends at once")
 
-    previous: dict[int, Any] = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous: dict[int, Any] = {number: signal.signal(number, handle) for number in _SIGNALS}
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers.base import Point, Walk
 from tunesmith.space import Config, Space
 from tunesmith.study import Job, Study
-from tunesmith.trials import Trial
+from tunesmith.trials import Trial, open_ended
 
 SAME = 1e-9  #: configurations that are no further apart are one
 
@@ -125,10 +125,12 @@ class Recorded:
         distances = self._distances(job)
         metrics: dict[str, list[float]] = {name: [] for name in self._ranges}
         seconds: list[float] = []
-        own, step = True, 0
-        while step < job.until:
+        own, step, until = True, 0, job.until
+        if open_ended(until):  # as long as the nearest training was
+            until = int(self._lengths[self._nearest(distances, job.start, job)])
+        while step < until:
             row = self._nearest(distances, step, job)
-            curve, end = self.curves[row], min(job.until, int(self._lengths[row]))
+            curve, end = self.curves[row], min(until, int(self._lengths[row]))
             for name, played in metrics.items():
                 played += self._continued(name, played, curve.metrics[name][:end])
             seconds += curve.seconds[step:end]

@@ -12,10 +12,22 @@ from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.checkpoints import CheckpointError, Checkpoints, Saved
 from tunesmith.errors import TunesmithError
-from tunesmith.execution.base import CURRENT, ContinueError, EndedError, Failure, Report, Target, Task, as_metrics
-from tunesmith.execution.checkpoints import CheckpointError, Checkpoints, Saved
+from tunesmith.execution.base import (
+    CURRENT,
+    ContinueError,
+    EndedError,
+    Failure,
+    Report,
+    Target,
+    Task,
+    as_metrics,
+    current_job,
+)
+from tunesmith.metrics import without_texts
 from tunesmith.rng import stream
+from tunesmith.space import Scalar
 
 if TYPE_CHECKING:
     from tunesmith.study import Job
@@ -33,7 +45,9 @@ class Options:
         required: metrics that every step must have: those of the goals and constraints.
         root: directory of the checkpoints; None writes none.
         warm: states of that many trials are kept in memory between jobs.
-        checkpoint_seconds: in a long job a checkpoint is written that often; at a job's end always.
+        checkpoint_seconds: in a long job a checkpoint is written that often; at a job's end always. Saving takes a
+            twentieth of the time at most, by what the last save has taken.
+        checkpoint_steps: the same in steps; instead of ``checkpoint_seconds`` where it is given.
         report_seconds: in a long job progress is reported that often.
         target: a step that reaches it ends the job; the study decides what becomes of the rest.
     """
@@ -42,8 +56,40 @@ class Options:
     root: str | None = None
     warm: int = 2
     checkpoint_seconds: float = 60.0
+    checkpoint_steps: int | None = None
     report_seconds: float = 0.25
     target: Target | None = None
+
+
+SAVING = 0.05  #: of the time of a job at most goes into saving its state while it trains
+
+
+class Pace:
+    """When the state of a training is to be saved: every so many seconds or steps, but not so often that it takes more
+    than a share ``SAVING`` of the time.
+
+    Args:
+        options: how often.
+        step: where the training stands.
+    """
+
+    def __init__(self, options: Options, step: int) -> None:
+        self._options = options
+        self.step: int | None = None  # of the last save
+        self._began, self._time, self._took = step, perf_counter(), 0.0
+
+    def due(self, step: int) -> bool:
+        """Whether to save now, at this step."""
+        since = perf_counter() - self._time
+        if since * SAVING < self._took * (1 - SAVING):
+            return False
+        if self._options.checkpoint_steps is not None:
+            return step - (self._began if self.step is None else self.step) >= self._options.checkpoint_steps
+        return since >= self._options.checkpoint_seconds
+
+    def saved(self, step: int, seconds: float) -> None:
+        """A save of this step is done, and has taken so long."""
+        self.step, self._time, self._took = step, perf_counter(), seconds
 
 
 @dataclass
@@ -54,19 +100,25 @@ class _Pending:
     start: int
     since: float
     rows: list[dict[str, float]] = field(default_factory=list)
-    note: str = ""
+    notes: dict[str, Scalar] = field(default_factory=dict)
+    warning: str = ""
 
     @property
     def step(self) -> int:
         return self.start + len(self.rows)
 
-    def report(self, saved: Saved | None = None, done: bool = False, failure: Failure | None = None) -> Report:
-        """Everything so far; what follows is a new report."""
+    def report(
+        self, saved: Saved | None = None, done: bool = False, failure: Failure | None = None, ended: bool = False
+    ) -> Report:
+        """Report the pending steps and reset."""
         names = dict.fromkeys(name for row in self.rows for name in row)
         metrics = {name: [row.get(name, math.nan) for row in self.rows] for name in names}
         now = perf_counter()
-        report = Report(self.ask, self.start, metrics, now - self.since, saved, done, failure, self.note)
-        self.start, self.rows, self.since, self.note = self.step, [], now, ""
+        seconds = now - self.since
+        report = Report(
+            self.ask, self.start, metrics, seconds, saved, done, failure, self.warning, ended, self.notes
+        )  # fmt: skip
+        self.start, self.rows, self.since, self.warning, self.notes = self.step, [], now, "", {}
         return report
 
 
@@ -102,39 +154,66 @@ class Session:
     def _train(self, job: Job, pending: _Pending) -> Iterator[Report]:
         config, options, once = dict(job.config), self.options, dict(job.once)
         state = self._begin(job, config, pending)
-        saved_at = pending.since
+        pace = Pace(options, pending.step)
         if job.fidelities and getattr(self.task, "whole", False):
             pending.start = job.until - 1  # one step of this task is the whole job
+        ended = False
         try:
-            while True:
-                state, metrics = self.task.step(state, config)
-                pending.rows.append(row := as_metrics(metrics, options.required, once))
+            while pending.step < job.until and not self.stopping.is_set():
+                try:
+                    state, metrics = self.task.step(state, config)
+                except EndedError:
+                    if not pending.step:
+                        raise  # there is nothing to tell
+                    ended = True
+                    break
+                pending.rows.append(row := self._row(metrics, once, state, pending))
                 once = {name: row.get(name) for name in once}
                 if not all(math.isfinite(row[name]) for name in options.required):
                     self._close(state)
                     yield pending.report(done=True)  # the study will fail the trial for it
                     return
-                enough = options.target is not None and options.target.reached(row.get)
-                if pending.step >= job.until or enough or self.stopping.is_set():
+                if options.target is not None and options.target.reached_by_step(row.get):
                     break
-                now = perf_counter()
-                if now - pending.since >= options.report_seconds:
-                    saved = None
-                    if now - saved_at >= options.checkpoint_seconds:
-                        saved, saved_at = self._save(job.trial, pending.step, state), now
+                if pending.step == job.until:
+                    break
+                saved = self._save(job.trial, pending.step, state, pace) if pace.due(pending.step) else None
+                if saved is not None or perf_counter() - pending.since >= options.report_seconds:
                     yield pending.report(saved)
                     pending.since = perf_counter()
-            saved = self._save(job.trial, pending.step, state)
-        except EndedError as end:
-            self._close(state)
-            raise EndedError(
-                f"the training ended by itself after step {pending.step}, but step {job.until} was asked for: {end}"
-            ) from None
+            saved = None if pace.step == pending.step else self._save(job.trial, pending.step, state, pace)
         except BaseException:
             self._close(state)
             raise
-        self._keep_warm(job.trial, pending.step, state)
-        yield pending.report(saved, done=True, failure=None if pending.step >= job.until else INTERRUPTED)
+        complete = ended or pending.step >= job.until
+        if complete and (ended or job.final):
+            self._finish(state, pending)
+        else:
+            self._keep_warm(job.trial, pending.step, state)
+        yield pending.report(saved, done=True, failure=None if complete else INTERRUPTED, ended=ended)
+
+    def _row(self, metrics: Any, once: dict[str, float | None], state: Any, pending: _Pending) -> dict[str, float]:
+        """The numbers of a step; texts among them are notes."""
+        numbers, texts = without_texts(metrics, self.options.required)
+        pending.notes |= texts | self._notes(state)
+        return as_metrics(numbers, self.options.required, once)
+
+    def _notes(self, state: Any) -> dict[str, Scalar]:
+        """What the training code wants to be remembered."""
+        notes = getattr(self.task, "notes", None)
+        return {} if notes is None else dict(notes(state))
+
+    def _finish(self, state: Any, pending: _Pending) -> None:
+        """The trial has come to its end: let its code do what it does after its last step, and give the state up."""
+        try:
+            finish = getattr(self.task, "finish", None)
+            if finish is not None:
+                finish(state)
+            pending.notes |= self._notes(state)
+            self._close(state)
+        except (Exception, SystemExit) as error:
+            pending.warning += f"trial {current_job().trial} is complete, but its code failed after the last step:\n"
+            pending.warning += explain(error).error + "\n"
 
     def _begin(self, job: Job, config: dict[str, Any], pending: _Pending) -> Any:
         """The state to go on from, as near to the start of the job as there is one."""
@@ -147,7 +226,7 @@ class Session:
             try:
                 tree = self.checkpoints.load(source.where, source.digest)  # type: ignore[union-attr]
             except CheckpointError as error:
-                pending.note += f"{error}; going on from an earlier state\n"
+                pending.warning += f"{error}; going on from an earlier state\n"
                 continue
             pending.start = source.step
             return self.task.load(tree, config)
@@ -160,11 +239,15 @@ class Session:
         pending.start = 0
         return self.task.init(config, stream(job.seed, "train"))
 
-    def _save(self, trial: int, step: int, state: Any) -> Saved | None:
+    def _save(self, trial: int, step: int, state: Any, pace: Pace) -> Saved | None:
         if self.checkpoints is None:
             return None
+        begun = perf_counter()
         tree = self.task.save(state)
-        return None if tree is None else self.checkpoints.save(trial, step, tree)
+        saved = None if tree is None else self.checkpoints.save(trial, step, tree)
+        if saved is not None:
+            pace.saved(step, perf_counter() - begun)
+        return saved
 
     def _keep_warm(self, trial: int, step: int, state: Any) -> None:
         self._warm[trial] = (step, state)

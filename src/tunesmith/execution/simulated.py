@@ -21,7 +21,8 @@ from tunesmith.execution.session import INTERRUPTED
 from tunesmith.execution.tune import check_end
 from tunesmith.metrics import as_series
 from tunesmith.records import Constraint, Goal
-from tunesmith.study import Job, Study
+from tunesmith.study import Batch, Job, Study
+from tunesmith.trials import open_ended
 
 Floats = NDArray[np.float64]
 Kind = Literal["exact", "neighbour", "continued"]
@@ -155,9 +156,12 @@ class Simulated:
         self.runs.append(done)
         job, count = run.job, len(done.spent)
         seconds = float(done.spent[-1]) if count else 0.0
-        failure = None if count == len(run.spent) else INTERRUPTED
+        whole = count == len(run.spent)
         metrics = done.metrics if count else {}
-        return Report(job.ask, job.start, metrics, seconds, done=True, failure=failure)
+        return Report(
+            job.ask, job.start, metrics, seconds, done=True, failure=None if whole else INTERRUPTED,
+            ended=whole and open_ended(job.until),
+        )  # fmt: skip
 
     def interrupt(self) -> None:
         """Cut all jobs that are out where the clock stands."""
@@ -249,7 +253,7 @@ def simulate(
         raise ValueError(f"study {study.name!r}: {len(study.trials.running)} jobs are out, which nobody here would end")
     if trials is not None:
         study.limit = trials
-    check_end(study.space, study.given.scheduler(study.definition.scheduler), study.limit, seconds, study.budget)
+    check_end(study.space, study.scheduler, study.limit, seconds, study.budget)
     executor = Simulated(curves, workers, rules=(*study.goals, *study.constraints), overhead=overhead, seconds=seconds)
     out: dict[int, Job] = {}
     while executor.free:
@@ -259,18 +263,18 @@ def simulate(
         reports = executor.wait()
         if not reports:
             break
-        with study.batch():
+        with study.batch() as batch:
             for report in reports:
-                _tell(study, out.pop(report.ask), report)
+                _tell(batch, out.pop(report.ask), report)
     return _summary(study, executor)
 
 
-def _tell(study: Study, job: Job, report: Report) -> None:
+def _tell(batch: Batch, job: Job, report: Report) -> None:
     if report.metrics:
         step = report.start + max(map(len, report.metrics.values()))
-        study.tell(job, report.metrics, step=step, seconds=report.seconds)
+        batch.tell(job, report.metrics, step=step, seconds=report.seconds, ended=report.ended)
     if report.failure is not None:
-        study.fail(job, report.failure.error, report.failure.kind)
+        batch.fail(job, report.failure.error, report.failure.kind)
 
 
 def _summary(study: Study, executor: Simulated) -> Simulation:
@@ -319,12 +323,12 @@ def _series(
     metrics: Mapping[str, Sequence[float]], rules: Sequence[Goal | Constraint], job: Job
 ) -> tuple[dict[str, list[float]], int]:
     """The metrics of a job, NaN where they are not finite, and its steps: up to the first at which a rule's is not."""
-    steps = job.until - job.start
     try:
         series, _ = as_series(metrics, rules, job.once)
     except (TypeError, ValueError) as error:
         raise type(error)(f"the curve of trial {job.trial}: {error}") from error
     given = len(next(iter(series.values())))
+    steps = given if open_ended(job.until) else job.until - job.start
     broken = [series[rule.metric].index(None) for rule in rules if None in series[rule.metric]]
     count = min(broken) + 1 if broken else given
     if given > steps or (count < steps and not broken):
@@ -338,7 +342,8 @@ def _series(
 def _durations(seconds: float | Sequence[float], count: int, job: Job) -> Floats:
     """What each of the first ``count`` steps takes: [count]."""
     given = np.asarray(seconds, dtype=np.float64)
-    each = np.full(count, given / (job.until - job.start)) if given.ndim == 0 else given[:count]
+    steps = count if open_ended(job.until) else job.until - job.start
+    each = np.full(count, given / steps) if given.ndim == 0 else given[:count]
     if len(each) != count or not (each >= 0).all() or not np.isfinite(each).all():
         raise ValueError(
             f"the curve of trial {job.trial}: seconds={seconds!r} must be one number, or one a step, from 0 on"

@@ -6,33 +6,35 @@ import math
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from tunesmith import samplers, schedulers
+from tunesmith import schedulers
+from tunesmith.checkpoints import Checkpoints
 from tunesmith.costs import Budget
+from tunesmith.definition import check_algorithm
 from tunesmith.execution.adapters import as_task
 from tunesmith.execution.base import ExecutionError, Executor, Target
-from tunesmith.execution.checkpoints import Checkpoints
 from tunesmith.execution.devices import Device
-from tunesmith.execution.driver import Outcome, drive
+from tunesmith.execution.driver import Callback, Outcome, drive
 from tunesmith.execution.inline import Inline
 from tunesmith.execution.processes import Processes
 from tunesmith.execution.session import Options
 from tunesmith.execution.stacks import StackedTask
 from tunesmith.execution.vectorised import for_study
 from tunesmith.execution.worker import refuse_in_worker
-from tunesmith.progress import Progress
+from tunesmith.hints import hints
+from tunesmith.progress import Progress, can_show
 from tunesmith.records import Constraint, Goal
-from tunesmith.space import Space
+from tunesmith.samplers.base import Sampler
+from tunesmith.schedulers.base import Scheduler
+from tunesmith.space import Config, Space
 from tunesmith.storage.base import Store
 from tunesmith.study import Study
 
 
+@hints
 def tune(
     train: Any,
     space: Space | Mapping[str, Any],
@@ -41,14 +43,17 @@ def tune(
     minimise: str | None = None,
     goals: Sequence[Goal] | Goal = (),
     constraints: Sequence[Constraint] = (),
-    sampler: Any = None,
-    scheduler: Any = None,
+    sampler: Sampler[Any] | None = None,
+    scheduler: Scheduler[Any] | None = None,
     trials: int | None = None,
     seconds: float | None = None,
     target: float | None = None,
+    patience: int | None = None,
     budget: Budget | None = None,
     steps: int | None = None,
     seeds: int | None = None,
+    duplicates: bool = False,
+    enqueue: Sequence[Config] = (),
     workers: int = 1,
     devices: Device | Sequence[Device] | None = None,
     store: str | os.PathLike[str] | Store | None = None,
@@ -56,7 +61,9 @@ def tune(
     seed: int = 0,
     time_limit: float | None = None,
     checkpoints: str | os.PathLike[str] | None = None,
+    checkpoint_every: float | str | None = None,
     progress: Callable[[Study], object] | bool | None = None,
+    callback: Callback | None = None,
 ) -> Study:
     """Search for the best configuration of some training code. With the same store, an earlier search goes on.
 
@@ -73,46 +80,59 @@ def tune(
         trials: how many trials are started in all, those of earlier runs and repeats of a configuration included.
         seconds: how long this run may take; what is running then goes on in the next one.
         target: end this run when a trial has reached this value of the first goal, with all constraints satisfied.
+        patience: end this run when so many trials have ended since the best one began.
         budget: what all trials may cost together, those of earlier runs included: ``Budget(seconds=3600)`` of one
             worker, or ``Budget(dollars=20, price=2.5)`` where an hour of a worker costs 2.50.
-        steps: steps of every trial, where there is no scheduler; 1 by default.
+        steps: steps of every trial at the most, where there is no scheduler. By default the training code decides when
+            it is over: the last report counts.
         seeds: how often every configuration is trained, where there is no scheduler; 1 by default. Each time is a trial
             of its own with another seed, and ``study.best`` goes by their means.
+        duplicates: whether samplers may propose configurations that were tried already.
+        enqueue: configurations, or parts of them, that are tried first; those that were tried already are passed over.
         workers: jobs at once. One runs in this process; more run in worker processes.
         devices: where worker processes run: see :func:`tunesmith.execution.devices.parse`.
         store: None for memory, the path of a SQLite file, or a store.
         name: name of the study in the store.
         seed: all randomness follows from it.
         time_limit: seconds that a job may take; makes a worker process of the only worker, too.
-        checkpoints: directory for states; by default next to the store, ``x.checkpoints/study`` for ``x.db``, and a
-            temporary one where the study is in memory.
+        checkpoints: directory for states; by default next to the store, and a temporary one, which lives as long as the
+            study, where that is in memory.
+        checkpoint_every: how often a state is saved while a job goes on: seconds (60 by default), or ``"100 steps"``.
+            Saving takes a twentieth of the time at most, whatever is said here.
         progress: True shows how it goes, a function is called with the study now and then and at the end; by default
-            it is shown on a terminal (with the extra ``cli``).
+            it is shown on a terminal (with the extra ``cli``) and in a notebook.
+        callback: called with the study and each trial that has come to its end. ``study.stop()`` in it ends the run.
 
     Returns:
         The study, also after Ctrl-C: ``study.best``, ``study.trials``.
 
     Raises:
         ValueError: the goals are not clear, or the search would never end.
-        ExecutionError: too many trials fail, a worker can't start, or no state can be saved.
+        ExecutionError: too many trials fail, a worker can't start, or no state can be saved. Every exception that comes
+            out of a run has the study so far as its attribute ``study``.
     """
     refuse_in_worker()
     as_task(train)  # says now what is wrong with it
-    _check_limits(trials=trials, workers=workers)
+    _check_limits(trials=trials, workers=workers, patience=patience)
     for option, given in (("steps", steps), ("seeds", seeds)):
         if scheduler is not None and given is not None:
             raise ValueError(f"{option}={given} is for studies without a scheduler: give it to the scheduler")
     if scheduler is None:
-        scheduler = schedulers.Full(1 if steps is None else steps, 1 if seeds is None else seeds)
+        scheduler = schedulers.Full(steps, 1 if seeds is None else seeds)
+    check_algorithm("scheduler", scheduler)
     if not isinstance(space, Mapping):
         raise TypeError(f"space must be a Space or a dict such as {{'lr': Float(1e-5, 1e-1, log=True)}}, not {space!r}")
+    if isinstance(enqueue, Mapping | str) or not all(isinstance(config, Mapping) for config in enqueue):
+        raise TypeError(f"enqueue must be a list of configurations, such as [{{'lr': 0.1}}], not {enqueue!r}")
     space = space if isinstance(space, Space) else Space(space)
-    check_end(space, scheduler, trials, seconds, budget)
+    check_end(space, scheduler, trials, seconds, budget, patience)
     study = Study(
-        space, _goals(maximise, minimise, goals), samplers.Auto() if sampler is None else sampler, scheduler, store,
-        name=name, seed=seed, constraints=constraints, trials=trials, budget=budget,
+        space, _goals(maximise, minimise, goals), sampler, scheduler, store, name=name, seed=seed,
+        constraints=constraints, duplicates=duplicates, trials=trials, budget=budget, patience=patience,
     )  # fmt: skip
     try:
+        for config in enqueue:
+            study.enqueue(config)
         run(
             study,
             train,
@@ -122,14 +142,17 @@ def tune(
             seconds=seconds,
             target=target,
             checkpoints=checkpoints,
+            checkpoint_every=checkpoint_every,
             progress=progress,
+            callback=callback,
         )
-    except BaseException:
-        study.close()
+    except BaseException as error:
+        error.study = study  # type: ignore[attr-defined]  # so that nothing is lost where the study is in memory
         raise
     return study
 
 
+@hints
 def run(
     study: Study,
     train: Any,
@@ -140,7 +163,9 @@ def run(
     seconds: float | None = None,
     target: float | None = None,
     checkpoints: str | os.PathLike[str] | None = None,
+    checkpoint_every: float | str | None = None,
     progress: Callable[[Study], object] | bool | None = None,
+    callback: Callback | None = None,
     max_failures: int | None = None,
 ) -> Outcome:
     """Work on an existing study; the arguments are those of :func:`tune`.
@@ -149,21 +174,20 @@ def run(
         max_failures: see :func:`tunesmith.execution.driver.drive`.
 
     Returns:
-        Why the run has ended: ``"done"``, ``"interrupted"``, ``"seconds"`` or ``"target"``.
+        Why the run has ended: ``"done"``, ``"interrupted"``, ``"seconds"``, ``"target"`` or ``"stopped"``.
     """
+    if not isinstance(study, Study):
+        raise TypeError(f"run needs a study, not {study!r}: Study(...) makes one, Study.open(path) opens one")
     _check_limits(workers=workers)
     _check_seconds(seconds, time_limit)
-    path = getattr(study.store, "path", None)
-    if checkpoints is None and path is not None:
-        checkpoints = Path(path).with_suffix(".checkpoints") / re.sub(r"[^\w.\- ]|^\.+", "_", study.name)
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise TypeError(f"progress={progress!r} must be True, False, None or a function of the study")
+    root = study.use_checkpoints(checkpoints)
     with ExitStack() as stack:
-        if checkpoints is None:
-            temporary = tempfile.TemporaryDirectory(prefix="tunesmith-", ignore_cleanup_errors=True)
-            checkpoints = stack.enter_context(temporary)
-        root = Path(checkpoints).absolute()
         metrics = [goal.metric for goal in study.goals] + [rule.metric for rule in study.constraints]
         aim = _target(study, target)
-        options = Options(tuple(dict.fromkeys(metrics)), str(root), target=aim)
+        every = checkpoint_interval(checkpoint_every)
+        options = Options(tuple(dict.fromkeys(metrics)), str(root), target=aim, **every)
         executor: Executor
         if workers == 1 and devices is None and time_limit is None:
             task = as_task(train)
@@ -171,7 +195,7 @@ def run(
         else:
             executor = Processes(train, options, workers=workers, devices=devices, time_limit=time_limit)
         if progress is None:
-            progress = sys.stderr.isatty() and find_spec("rich") is not None
+            progress = can_show(sys.stderr)
         if isinstance(progress, bool):
             progress = stack.enter_context(Progress(seconds, workers=workers)) if progress else None
         return drive(
@@ -181,8 +205,36 @@ def run(
             seconds=seconds,
             max_failures=max_failures,
             progress=progress,
+            callback=callback,
             target=aim,
         )
+
+
+_EVERY = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(s|sec|seconds?|m|min|minutes?|h|hours?|steps?)?\s*")
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def checkpoint_interval(every: float | str | None) -> dict[str, Any]:
+    """The options of sessions for ``checkpoint_every``: seconds, ``"30s"``, ``"5 min"``, ``"100 steps"``; None: 60 s.
+
+    Raises:
+        TypeError, ValueError: it is none of these, or not over 0.
+    """
+    if every is None:
+        return {}
+    if isinstance(every, bool) or not isinstance(every, int | float | str):
+        raise TypeError(f"checkpoint_every={every!r} must be seconds, or a text such as '100 steps'")
+    found = _EVERY.fullmatch(every) if isinstance(every, str) else None
+    if isinstance(every, str) and found is None:
+        raise ValueError(f"checkpoint_every={every!r} must be seconds, such as 30 or '5 min', or '100 steps'")
+    number, unit = (float(found[1]), found[2] or "s") if found else (float(every), "s")
+    if not 0 < number < math.inf:
+        raise ValueError(f"checkpoint_every={every!r} must be over 0")
+    if unit.startswith("step"):
+        if number != int(number):
+            raise ValueError(f"checkpoint_every={every!r} must be a whole number of steps")
+        return {"checkpoint_steps": int(number)}
+    return {"checkpoint_seconds": number * _UNITS[unit[0]]}
 
 
 def _target(study: Study, value: float | None) -> Target | None:
@@ -226,7 +278,8 @@ def check_end(space: Space, scheduler: Any, *limits: object) -> None:
     """Most schedulers start one trial after the other: without a limit only a finite space ends them."""
     if scheduler.endless and all(limit is None for limit in limits) and space.size == float("inf"):
         raise ValueError(
-            "the search would never end: give trials=, seconds=, budget=, or a scheduler with an end of its own"
+            "the search would never end: give trials=, seconds=, budget=, patience=, "
+            "or a scheduler with an end of its own"
         )
 
 

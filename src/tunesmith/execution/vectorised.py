@@ -14,9 +14,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from time import perf_counter
 
+from tunesmith.checkpoints import Checkpoints, Saved
 from tunesmith.execution._rooms import Place, Resident, Room, Rooms, Running, together
 from tunesmith.execution.base import Failure, Report, as_metrics
-from tunesmith.execution.checkpoints import Checkpoints, Saved
 from tunesmith.execution.session import INTERRUPTED, Options, explain
 from tunesmith.execution.stacks import STEPS, Columns, Group, Members, Stack, StackedTask, row_of
 from tunesmith.study import Job, Study
@@ -178,7 +178,7 @@ class Vectorised:
             member.pending.append(row)
             member.step += 1
             member.broken = not all(math.isfinite(row[name]) for name in required)
-            enough = target is not None and target.reached(row.get)
+            enough = target is not None and target.reached_by_step(row.get)
             member.ended = member.broken or enough or self._stopping or member.step >= member.job.until
             if member.broken or enough:
                 return
@@ -295,6 +295,6 @@ def _with_checkpoints(held: _Held) -> Iterable[Report]:
 
 def for_study(task: StackedTask, options: Options, study: Study) -> Vectorised:
     """The executor for a study: as many members as its scheduler's population, and the last step from the scheduler."""
-    scheduler = study.given.scheduler(study.definition.scheduler)
+    scheduler = study.scheduler
     last = getattr(scheduler, "steps", None) or getattr(scheduler, "max_steps", None)
     return Vectorised(task, options, members=getattr(scheduler, "population", None), keep=study.startable, last=last)

@@ -26,7 +26,8 @@ class Sampler(Protocol[S]):
     A sampler is a fold over the log: the same events give the same state, and ``ask`` never changes it.
 
     A sampler with a model may also have a method ``view(state, points [n, d], rng) -> View`` for pictures. It changes
-    nothing, and raises ValueError as long as there is no model yet.
+    nothing, and raises ValueError as long as there is no model yet. ``learns`` may be False: it proposes the same
+    whatever comes out.
     """
 
     def init(

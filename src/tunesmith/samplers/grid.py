@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import msgspec
 import numpy as np
@@ -21,6 +22,8 @@ class Grid(msgspec.Struct, frozen=True):
     """
 
     levels: int = 5
+
+    learns: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.levels < 2:

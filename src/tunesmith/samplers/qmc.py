@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -28,6 +28,8 @@ class QMC(msgspec.Struct, frozen=True):
     """
 
     sequence: Literal["sobol", "halton"] = "sobol"
+
+    learns: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.sequence not in ("sobol", "halton"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import msgspec
 import numpy as np
@@ -14,6 +15,8 @@ from tunesmith.space import Space
 
 class Uniform(msgspec.Struct, frozen=True):
     """Independent draws, uniform in the unit cube: log parameters uniform in their logarithm."""
+
+    learns: ClassVar[bool] = False
 
     def init(
         self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()

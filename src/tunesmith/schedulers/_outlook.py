@@ -10,9 +10,9 @@ import numpy as np
 
 from tunesmith.curves import Extrapolator, Forecast
 from tunesmith.noise import Floats
-from tunesmith.records import Constraint, Event, Failed, Goal, Told, losses, violation
+from tunesmith.records import Constraint, Ended, Event, Failed, Goal, Told, losses, violation
 
-GROWTH = 1.2  #: curves are fitted anew when so many times as many were told, or finished
+GROWTH = 1.2  #: curves are fitted anew when so many times as many values were told, or trials finished
 EVEN = 5.0  #: before anyone was judged at a step, so many are taken to have been as promising as new ones
 RIVAL = 0.5  #: a trial with less than this share of the chance of a new one is hopeless
 SPARE = 0.1  #: so much of all steps goes to hopeless trials
@@ -44,8 +44,10 @@ class Outlook:
     best: float = math.inf
     finished: int = 0
     spared: set[int] = field(default_factory=set)
-    _told: int = 0
-    _steps: int = 0
+    _steps: int = 0  # with a value, of all trials
+    _broken: dict[int, bool] = field(
+        default_factory=dict
+    )  # by trial: whether it breaks a constraint with its last values
     _spent: int = 0  # steps that spared trials take
     _extrapolator: Extrapolator | None = None
     _fitted: tuple[int, int] = (0, 0)
@@ -56,27 +58,38 @@ class Outlook:
         """Fold an event."""
         if type(event) is Failed:
             self.curves.pop(event.trial, None)
+        elif type(event) is Ended:
+            self._ended(event.trial)
         elif type(event) is Told:
             curve = self.curves.setdefault(event.trial, [])
+            before = len(curve)
             del curve[event.start :]  # told again, from an earlier checkpoint on
             curve += [math.nan] * (event.start - len(curve))
             curve += (losses(self.goals, event.metrics, index)[0] for index in range(event.step - event.start))
-            self._told += 1
-            self._steps += event.step - event.start
+            self._steps += len(curve) - before
+            self._broken[event.trial] = violation(self.constraints, event.metrics) > 0
             if event.start < self.max_steps <= event.step:
                 self.finished += 1
                 last = curve[self.max_steps - 1]
                 broken = violation(self.constraints, event.metrics, self.max_steps - event.start - 1)
                 self.best = min(self.best, last) if broken == 0 else self.best
 
+    def _ended(self, trial: int) -> None:
+        """The training has come to its end by itself: the curve goes on as it was last."""
+        curve = self.curves.get(trial, [])
+        if curve and len(curve) < self.max_steps:
+            curve += [curve[-1]] * (self.max_steps - len(curve))
+            self.finished += 1
+            self.best = self.best if self._broken[trial] else min(self.best, curve[-1])
+
     def learn(self) -> bool:
         """Take all curves into account, where there are enough more than before; whether that was so."""
-        told, finished = self._fitted
-        due = self._told > told * GROWTH or self.finished > finished * GROWTH
+        steps, finished = self._fitted
+        due = self._steps > steps * GROWTH or self.finished > finished * GROWTH
         if due:
-            steps = np.arange(1, self.max_steps + 1)
-            self._extrapolator = Extrapolator(steps, self._matrix(list(self.curves)), self.max_steps)
-            self._fitted = self._told, self.finished
+            every = np.arange(1, self.max_steps + 1)
+            self._extrapolator = Extrapolator(every, self._matrix(list(self.curves)), self.max_steps)
+            self._fitted = self._steps, self.finished
             self._newcomer = math.nan, 0.0
         return due
 

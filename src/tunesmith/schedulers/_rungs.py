@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tunesmith import pareto
+from tunesmith import check, pareto
 from tunesmith.records import Constraint, Goal, Told, losses, violation
 
 REFRESH = 50  #: of several goals the fronts are sorted again when there is one trial in so many more
@@ -26,12 +26,11 @@ def ladder(least: int, most: int, eta: int) -> tuple[int, ...]:
     return tuple(max(least, round(most / eta**k)) for k in reversed(range(count)))
 
 
-def check(name: str, max_steps: int, min_steps: int, eta: int) -> None:
-    """ValueError where there are no such rungs."""
-    if eta < 2:
-        raise ValueError(f"{name}: eta={eta} must be at least 2")
-    if min_steps < 1:
-        raise ValueError(f"{name}: min_steps={min_steps} must be at least 1")
+def check_ladder(name: str, max_steps: int, min_steps: int, eta: int) -> None:
+    """TypeError or ValueError where there are no such rungs."""
+    check.whole(name, 2, eta=eta)
+    check.whole(name, 1, min_steps=min_steps)
+    check.integer(name, max_steps=max_steps)
     if max_steps < min_steps:
         raise ValueError(f"{name}: max_steps={max_steps} must be at least min_steps={min_steps}")
 
@@ -104,8 +103,15 @@ class Rung:
 
     @property
     def leader(self) -> int | None:
-        """The best trial of those that were never to be promoted."""
-        return self._rest[0].trial if self._rest else None
+        """The best trial of those that have not gone on."""
+        left = (one for one in self._rest if one.trial not in self._taken)
+        best = min(left, default=None)
+        return None if best is None else best.trial
+
+    @property
+    def reached(self) -> bool:
+        """Whether a trial has come here that did not fail on the way."""
+        return bool(self._top or self._rest)
 
     def promotes(self, trial: int) -> bool:
         """Whether the trial is to be promoted, or was."""
@@ -175,9 +181,14 @@ class Fronts:
 
     @property
     def leader(self) -> int | None:
-        """The best trial of those that were never to be promoted."""
+        """The best trial of those that have not gone on."""
         left = [one for one in self._all if one.trial not in self._taken]
         return left[_first(left, 1)[0]].trial if left else None
+
+    @property
+    def reached(self) -> bool:
+        """Whether a trial has come here that did not fail on the way."""
+        return bool(self._all)
 
     def promotes(self, trial: int) -> bool:
         """Whether the trial is to be promoted, or was."""
@@ -200,6 +211,8 @@ def _first(trials: Sequence[Entry], k: int) -> list[int]:
     values = np.array([one.losses for one in trials])
     broken = np.array([one.broken for one in trials])
     found: list[int] = []
+    if not trials or k < 1:
+        return found
     rank = np.zeros(len(trials), dtype=np.int64)
     fine = broken == 0
     rank[fine] = pareto.ranks(values[fine])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import NamedTuple
 
-from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Resume, Start, Told, losses
+from tunesmith.records import Asked, Constraint, Ended, Event, Failed, Goal, Resume, Start, Told, losses
 
 Value = tuple[float, float]
 """Of a goal: by how much the outcome constraints are broken in total, and the loss. Smaller is better in this order."""
@@ -38,12 +38,15 @@ class Stand(NamedTuple):
 
 @dataclass(slots=True)
 class Course:
-    """A trial in training: where its job ends, how it stood after every step with a value, where it was judged last."""
+    """A trial in training: where its job ends, how it stood after every step with a value, where it was judged last,
+    and its last values.
+    """
 
     trial: int
     until: int
     stands: list[Stand] = field(default_factory=list)
     judged: int = 0
+    last: tuple[Value, ...] = ()
 
     @property
     def step(self) -> int:
@@ -61,6 +64,7 @@ class Course:
 
     def tell(self, step: int, values: tuple[Value, ...]) -> None:
         """Take in the values of the next step."""
+        self.last = values
         if self.stands:
             last = self.stands[-1]
             best = tuple(map(min, zip(last.best, values, strict=True)))
@@ -93,12 +97,13 @@ class Slices:
     _heap: list[tuple[tuple[Value, ...], int]] = field(default_factory=list)  # of them; and of some that do not wait
 
     def tell(self, event: Event) -> Course | None:
-        """Fold an event. Returns the course of the trial whose job it has ended, for the rule to judge."""
+        """Fold an event. Returns the course of the trial whose job it has ended, for the rule to judge.
+
+        A trial whose training has come to its end by itself has its last values at all later steps.
+        """
         if type(event) is Asked:
             self.courses.setdefault(event.trial, Course(event.trial, event.until)).until = event.until
-            self.waiting.pop(event.trial, None)
-            while self._heap and self._heap[0][1] not in self.waiting:
-                heappop(self._heap)
+            self._leave(event.trial)
         elif type(event) is Failed:
             self.courses.pop(event.trial, None)
         elif type(event) is Told:
@@ -108,7 +113,19 @@ class Slices:
             for step, values in self._values(event):
                 course.tell(step, values)
             return course if event.step >= course.until else None
+        elif type(event) is Ended and event.trial in self.waiting:
+            course = self.courses[event.trial]
+            for step in range(course.step + 1, self.max_steps + 1):
+                course.tell(step, course.last)
+            self._leave(event.trial)
+            return course
         return None
+
+    def _leave(self, trial: int) -> None:
+        """A trial does not wait any more."""
+        self.waiting.pop(trial, None)
+        while self._heap and self._heap[0][1] not in self.waiting:
+            heappop(self._heap)
 
     def _values(self, event: Told) -> Iterator[tuple[int, tuple[Value, ...]]]:
         """The values of all goals, step by step."""

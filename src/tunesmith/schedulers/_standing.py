@@ -22,8 +22,8 @@ class Standing(msgspec.Struct, frozen=True, order=True, gc=False):
     trial: int
     slot: int
     step: int
-    recent: tuple[float, ...] = ()
-    """The last losses of the first goal, one a step, the newest last."""
+    recent: tuple[tuple[int, float], ...] = ()
+    """Steps and losses of the first goal, the newest last, as many as the exploit rule looks at."""
 
     def beats(self, other: Standing) -> bool:
         """Whether it is nowhere worse than another one and somewhere better: of one goal, whether it is better."""
@@ -49,7 +49,8 @@ def ranked(rung: Sequence[Standing]) -> Sequence[Standing]:
 class Gain(NamedTuple):
     """An interval of training and what it was worth: from the losses ``before`` at ``start`` to those ``after`` it.
 
-    ``after`` is None for an interval that is still out or has failed, ``until`` is where it (would have) ended.
+    ``after`` is None for an interval that is still out or has failed, ``until`` is where it (would have) ended,
+    ``slot`` the place in the population.
     """
 
     start: int
@@ -57,6 +58,7 @@ class Gain(NamedTuple):
     config: Config
     before: tuple[float, ...]
     after: tuple[float, ...] | None = None
+    slot: int = -1
 
 
 class Past(NamedTuple):

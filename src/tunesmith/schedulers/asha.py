@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
 
+from tunesmith import check
 from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Resume, Start, Told
-from tunesmith.schedulers._rungs import Fronts, Rung, check, entry, ladder, rung
+from tunesmith.rng import Streams
+from tunesmith.schedulers._rungs import Fronts, Rung, check_ladder, entry, ladder, rung
 from tunesmith.schedulers._trust import Trust
+from tunesmith.schedulers.base import Defaults
 from tunesmith.space import Space
 
 
@@ -30,6 +33,7 @@ class State:
         out: trials that are being trained.
         trust: which rungs are trusted, where that is learned.
         going: of the stopping variant: trials that go on as soon as a worker is free, oldest decision first.
+        started: how many trials have begun.
     """
 
     goals: tuple[Goal, ...]
@@ -40,9 +44,10 @@ class State:
     places: dict[int, tuple[int, int]] = field(default_factory=dict)
     out: set[int] = field(default_factory=set)
     going: dict[int, None] = field(default_factory=dict)
+    started: int = 0
 
 
-class ASHA(msgspec.Struct, frozen=True, tag="asha"):
+class ASHA(msgspec.Struct, Defaults, frozen=True, tag="asha"):
     """Asynchronous successive halving.
 
     Args:
@@ -68,15 +73,14 @@ class ASHA(msgspec.Struct, frozen=True, tag="asha"):
     eta: int = 3
     brackets: int | Literal["auto"] = 1
     stopping: bool = False
-    repeats: ClassVar[bool] = False
-    endless: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check("ASHA", self.max_steps, self.min_steps, self.eta)
+        check_ladder("ASHA", self.max_steps, self.min_steps, self.eta)
+        check.flag("ASHA", stopping=self.stopping)
         if self.brackets == "auto":
             if self.stopping:
                 raise ValueError("ASHA: brackets='auto' pauses and promotes, so it can't be stopping=True")
-        elif not 1 <= self.brackets <= len(self.rungs):
+        elif type(self.brackets) is not int or not 1 <= self.brackets <= len(self.rungs):
             raise ValueError(
                 f"ASHA: brackets={self.brackets!r} must be 'auto', or from 1 to the number of rungs, {len(self.rungs)}"
             )
@@ -85,6 +89,11 @@ class ASHA(msgspec.Struct, frozen=True, tag="asha"):
     def rungs(self) -> tuple[int, ...]:
         """The steps at which trials are compared."""
         return ladder(self.min_steps, self.max_steps, self.eta)
+
+    @property
+    def horizon(self) -> int:
+        """The last step of a trial."""
+        return self.max_steps
 
     def init(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> State:
         """Empty rungs.
@@ -110,17 +119,20 @@ class ASHA(msgspec.Struct, frozen=True, tag="asha"):
         return state
 
     def _asked(self, state: State, event: Asked) -> None:
-        state.out.add(event.trial)
-        if state.trust is not None:
-            state.trust.asked(event)
-        if event.trial in state.places:
-            bracket, k = state.places[event.trial]
+        bracket, k = state.places.pop(event.trial, (-1, -1))
+        if bracket >= 0:
             state.brackets[bracket][k].take(event.trial)
             state.going.pop(event.trial, None)
-            state.places[event.trial] = bracket, k + 1
-        else:
-            bracket = state.steps.index(event.until)
-            state.places[event.trial] = bracket, bracket
+        if event.until not in state.steps or event.parent is not None:
+            return  # a job of the scheduler that was in charge before
+        if state.trust is not None:
+            state.trust.asked(event)
+        k = state.steps.index(event.until)
+        if bracket < 0:
+            state.started += 1
+            bracket = min(k, len(state.brackets) - 1)
+        state.places[event.trial] = bracket, k
+        state.out.add(event.trial)
 
     def _came(self, state: State, event: Told | Failed) -> None:
         bracket, k = state.places[event.trial]
@@ -139,14 +151,14 @@ class ASHA(msgspec.Struct, frozen=True, tag="asha"):
         if over:
             del state.places[event.trial]
 
-    def ask(self, state: State, rng: np.random.Generator, starts: bool = True) -> Start | Resume | None:
+    def ask(self, state: State, streams: Streams, starts: bool = True, repeats: bool = True) -> Start | Resume | None:
         """A promotion, the highest rung first, or else a new trial."""
         trial = next(iter(state.going), None) if self.stopping else self._promotable(state)
         if trial is None and not starts:
             trial = self._last(state)
         if trial is not None:
             return Resume(trial, state.steps[state.places[trial][1] + 1])
-        return Start(state.steps[self._bracket(state, rng)]) if starts else None
+        return Start(state.steps[self._bracket(state, streams)]) if starts else None
 
     def _promotable(self, state: State) -> int | None:
         first = 0 if state.trust is None else state.trust.first
@@ -158,7 +170,7 @@ class ASHA(msgspec.Struct, frozen=True, tag="asha"):
 
     def _last(self, state: State) -> int | None:
         """When all is told and nobody has come to the end: the best of the highest rung."""
-        if state.out or self.stopping or any(rungs[-1].count for rungs in state.brackets):
+        if state.out or self.stopping or any(rungs[-1].reached for rungs in state.brackets):
             return None
         for k in reversed(range(len(state.steps) - 1)):
             for rungs in state.brackets:
@@ -166,7 +178,7 @@ class ASHA(msgspec.Struct, frozen=True, tag="asha"):
                     return rungs[k].leader
         return None
 
-    def _bracket(self, state: State, rng: np.random.Generator) -> int:
+    def _bracket(self, state: State, streams: Streams) -> int:
         """The bracket of a new trial: drawn with the shares of trials that Hyperband's brackets have, or by trust."""
         most = len(state.steps)
         if state.trust is not None:
@@ -174,6 +186,7 @@ class ASHA(msgspec.Struct, frozen=True, tag="asha"):
         if self.brackets == 1:
             return 0
         shares = np.array([self.eta ** (most - 1 - b) * most / (most - b) for b in range(len(state.brackets))])
+        rng = streams.at("bracket", state.started)
         return int(rng.choice(len(shares), p=shares / shares.sum()))
 
     def keep(self, state: State) -> Iterable[tuple[int, int]]:

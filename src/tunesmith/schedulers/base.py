@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tunesmith.noise import Floats
 from tunesmith.records import Asked, Constraint, Decision, Event, Failed, Goal, Told, losses, violation
+from tunesmith.rng import Streams
 from tunesmith.space import Space
 
 S = TypeVar("S")
@@ -29,6 +32,21 @@ class Scheduler(Protocol[S]):
         """Whether it always has another trial to start, so that something else must end the study."""
         ...
 
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The steps at which trials are compared, ascending, where there are such; fidelities grow with them."""
+        ...
+
+    @property
+    def horizon(self) -> int | None:
+        """The last step of a trial: nobody trains it any further. None where there is none."""
+        ...
+
+    @property
+    def members(self) -> int | None:
+        """How many trials train side by side, of a population; None for other schedulers."""
+        ...
+
     def init(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> S:
         """The state before the first event."""
         ...
@@ -37,17 +55,60 @@ class Scheduler(Protocol[S]):
         """The state after an ``Asked``, a ``Told`` or a ``Failed`` that ended its trial."""
         ...
 
-    def ask(self, state: S, rng: np.random.Generator, starts: bool = True) -> Decision | None:
+    def ask(self, state: S, streams: Streams, starts: bool = True, repeats: bool = True) -> Decision | None:
         """The next job; None where there is nothing to do, now (while a job is out) or for good.
 
-        Without ``starts`` no ``Start`` or ``Repeat`` will be carried out (as many trials as the user wants were
-        started, or nothing is left to try): is there anything else to do?
+        Args:
+            state: what has happened; ``ask`` never changes it.
+            streams: randomness, by the name of what it is for: ``streams.at("exploit", trial, step)``. The name must
+                belong to the decision, not to how many were decided before.
+            starts: without it no ``Start`` will be carried out, since nothing new is left to try, or since as many
+                trials as the user wants were started: is there anything else to do?
+            repeats: without it no ``Repeat`` will be carried out either.
         """
         ...
 
     def keep(self, state: S) -> Iterable[tuple[int, int]]:
         """The checkpoints, as (trial, step), that a later ``Resume`` or ``Fork`` may start from."""
         ...
+
+    def message(self, state: S) -> str:
+        """Why there is nothing to do, where there is more to say than "all is done"; for people."""
+        ...
+
+
+class Defaults:
+    """What most schedulers answer. A scheduler of your own may inherit it: ``class Mine(msgspec.Struct, Defaults)``."""
+
+    repeats: ClassVar[bool] = False
+
+    @property
+    def endless(self) -> bool:
+        """It always has another trial to start."""
+        return True
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Trials are compared nowhere."""
+        return ()
+
+    @property
+    def horizon(self) -> int | None:
+        """A trial has no last step."""
+        return None
+
+    @property
+    def members(self) -> int | None:
+        """It is no population."""
+        return None
+
+    def keep(self, state: Any) -> Iterable[tuple[int, int]]:
+        """No trial is ever continued."""
+        return ()
+
+    def message(self, state: Any) -> str:
+        """There is nothing more to say."""
+        return ""
 
 
 @dataclass
@@ -67,6 +128,7 @@ class Runs:
         owed: the rows that are owed trials.
         total: all trials so far.
         extra: those of them that were not owed.
+        worst: the greatest loss so far.
         begun, failed, counts, means, squares: [n], by row (views, not to be written): trials so far, with those that
             are out and those that have failed; those that have failed; and of those that have a value: how many, the
             mean of their losses, the sum of the squared deviations from it.
@@ -81,6 +143,7 @@ class Runs:
     owed: set[int] = field(default_factory=set)
     total: int = 0
     extra: int = 0
+    worst: float = -math.inf
     _table: Floats = field(default_factory=lambda: np.zeros((5, 16)))
     _rows: dict[int, int] = field(default_factory=dict)  # by first trial
     _out: dict[int, int] = field(default_factory=dict)  # by trial that is out: its row
@@ -119,6 +182,7 @@ class Runs:
         if loss is None:
             self.failed[row] += 1
         else:  # Welford's update
+            self.worst = max(self.worst, loss)
             count, mean, squares = self._table[2:, row].tolist()
             updated = mean + (loss - mean) / (count + 1)
             self._table[2:, row] = count + 1, updated, squares + (loss - mean) * (loss - updated)
@@ -129,6 +193,14 @@ class Runs:
         index = self.steps - event.start - 1
         broken = violation(self.constraints, event.metrics, index) > 0
         return None if broken else losses(self.goals, event.metrics, index)[0]
+
+    def judged(self, rows: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
+        """Counts, means and squared deviations of rows [k], where a failed trial counts as the worst value of all."""
+        counts, means, squares, failed = self.counts[rows], self.means[rows], self.squares[rows], self.failed[rows]
+        total = counts + failed
+        share = np.where(failed > 0, failed / total, 0.0)
+        gaps = np.where(failed > 0, self.worst - means, 0.0)
+        return total, means + share * gaps, squares + counts * share * gaps**2
 
     def _settle(self, row: int) -> None:
         """Whether a row is owed trials now. It is given up when at least half of those that have ended have failed."""

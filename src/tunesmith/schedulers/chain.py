@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
-import numpy as np
 
-from tunesmith.records import Asked, Constraint, Decision, Event, Failed, Goal, Told
+from tunesmith.records import Asked, Constraint, Decision, Ended, Event, Failed, Goal, Told
+from tunesmith.rng import Streams
 from tunesmith.schedulers import _population
 from tunesmith.schedulers._rungs import Entry, entry
 from tunesmith.schedulers._standing import Standing, ranked
 from tunesmith.schedulers.asha import ASHA
+from tunesmith.schedulers.base import Defaults
 from tunesmith.schedulers.halving import Hyperband, SuccessiveHalving
 from tunesmith.schedulers.pbt import PBT
 from tunesmith.space import Space
@@ -27,6 +28,7 @@ class State:
         out: trials that are being trained.
         asked: by trial that is out or has survived: its last job.
         survivors: those that came to the last rung, with what they were told there.
+        ended: trials whose training has come to its end by itself.
     """
 
     space: Space
@@ -36,11 +38,12 @@ class State:
     out: set[int] = field(default_factory=set)
     asked: dict[int, Asked] = field(default_factory=dict)
     survivors: list[tuple[Entry, Told]] = field(default_factory=list)
+    ended: dict[int, Ended] = field(default_factory=dict)
     population: PBT | None = None
     then: _population.State | None = None
 
 
-class Chain(msgspec.Struct, frozen=True):
+class Chain(msgspec.Struct, Defaults, frozen=True):
     """Halving first, then the best trials that came to its last rung go on as a population.
 
     Args:
@@ -51,9 +54,11 @@ class Chain(msgspec.Struct, frozen=True):
 
     first: SuccessiveHalving | Hyperband | ASHA
     then: PBT
-    repeats: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.first, SuccessiveHalving | Hyperband | ASHA) or not isinstance(self.then, PBT):
+            raise TypeError(f"Chain: first={self.first!r} must be SuccessiveHalving, Hyperband or ASHA, and "
+                            f"then={self.then!r} must be PBT")  # fmt: skip
         if self.then.steps <= self.first.max_steps:
             raise ValueError(
                 f"Chain: then.steps={self.then.steps} must be over first.max_steps={self.first.max_steps}: the "
@@ -64,6 +69,11 @@ class Chain(msgspec.Struct, frozen=True):
     def rungs(self) -> tuple[int, ...]:
         """The steps at which the first scheduler compares trials."""
         return self.first.rungs
+
+    @property
+    def horizon(self) -> int:
+        """The last step of a trial."""
+        return self.then.steps
 
     @property
     def endless(self) -> bool:
@@ -87,7 +97,9 @@ class Chain(msgspec.Struct, frozen=True):
                 state.population, state.then = self._begin(state)
             state.out.add(event.trial)
             state.asked[event.trial] = event
-        elif isinstance(event, Told | Failed):
+        elif isinstance(event, Ended):
+            state.ended[event.trial] = event
+        elif isinstance(event, Told | Failed) and event.trial in state.asked:
             self._told(state, event)
         if state.population is not None:
             state.then = state.population.tell(state.then, event)  # type: ignore[arg-type]
@@ -100,7 +112,7 @@ class Chain(msgspec.Struct, frozen=True):
         if isinstance(event, Told) and event.step < asked.until:
             return
         state.out.discard(event.trial)
-        if isinstance(event, Told) and event.step == self.first.max_steps:
+        if isinstance(event, Told) and asked.until == self.first.max_steps:
             one = entry(state.goals, state.constraints, event)
             if one is not None:
                 state.survivors.append((one, event))
@@ -118,20 +130,28 @@ class Chain(msgspec.Struct, frozen=True):
         then = population.init(state.space, state.goals, state.constraints)
         for told in best:
             then = population.tell(population.tell(then, state.asked[told.trial]), told)
+            if told.trial in state.ended:
+                then = population.tell(then, state.ended[told.trial])
         return population, then
 
-    def ask(self, state: State, rng: np.random.Generator, starts: bool = True) -> Decision | None:
+    def ask(self, state: State, streams: Streams, starts: bool = True, repeats: bool = True) -> Decision | None:
         """What the first one says until it has ended, then what the population does."""
         population, then = state.population, state.then
         if population is None:
-            decision = self.first.ask(state.first, rng, starts)
+            decision = self.first.ask(state.first, streams, starts, repeats)
             if decision is not None or state.out:
                 return decision
             population, then = self._begin(state)
-        return None if population is None or then is None else population.ask(then, rng, starts)
+        return None if population is None or then is None else population.ask(then, streams, starts, repeats)
 
     def keep(self, state: State) -> Iterable[tuple[int, int]]:
         """What the scheduler in charge may start from, and until the second one is, the survivors."""
         if state.population is not None and state.then is not None:
             return state.population.keep(state.then)
         return [*self.first.keep(state.first), *((told.trial, told.step) for _, told in state.survivors)]
+
+    def message(self, state: State) -> str:
+        """What the population has to say."""
+        if state.population is None or state.then is None:
+            return ""
+        return state.population.message(state.then)

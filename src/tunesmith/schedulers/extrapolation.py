@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import msgspec
-import numpy as np
 
-from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Resume, Start, Told
+from tunesmith.records import Asked, Constraint, Ended, Event, Failed, Goal, Resume, Start, Told
+from tunesmith.rng import Streams
 from tunesmith.schedulers._outlook import RIVAL, Outlook
 from tunesmith.schedulers._slices import Slices
+from tunesmith.schedulers.base import Defaults
 from tunesmith.space import Space
 
 
@@ -35,7 +35,7 @@ class Terminating:
     outlook: Outlook
 
 
-class PredictiveTermination(msgspec.Struct, frozen=True):
+class PredictiveTermination(msgspec.Struct, Defaults, frozen=True):
     """Start one trial after the other, train them slice by slice, and stop those that will hardly beat the best one.
 
     At the end of a slice a trial is stopped if the probability that its value at ``max_steps`` is better than the best
@@ -57,8 +57,6 @@ class PredictiveTermination(msgspec.Struct, frozen=True):
     delta: float = 0.05
     min_steps: int = 1
     min_trials: int = 5
-    repeats: ClassVar[bool] = False
-    endless: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         name = "PredictiveTermination"
@@ -71,6 +69,11 @@ class PredictiveTermination(msgspec.Struct, frozen=True):
             raise ValueError(f"{name}: delta={self.delta} must be in (0, 1)")
         if self.min_trials < 1:
             raise ValueError(f"{name}: min_trials={self.min_trials} must be at least 1")
+
+    @property
+    def horizon(self) -> int:
+        """The last step of a trial."""
+        return self.max_steps
 
     def init(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> Terminating:
         """No trial yet.
@@ -101,7 +104,7 @@ class PredictiveTermination(msgspec.Struct, frozen=True):
         outlook.judged(step, chance, newcomer)
         return outlook.corrected(step, chance) < min(self.delta, RIVAL * newcomer)
 
-    def ask(self, state: Terminating, rng: np.random.Generator, starts: bool = True) -> Start | Resume:
+    def ask(self, state: Terminating, streams: Streams, starts: bool = True, repeats: bool = True) -> Start | Resume:
         """The next slice of the best trial that was not stopped and waits; where none does, a new trial."""
         return state.slices.ask()
 
@@ -148,7 +151,7 @@ class Basket:
         self.chances.pop(trial, None)
 
 
-class FreezeThaw(msgspec.Struct, frozen=True):
+class FreezeThaw(msgspec.Struct, Defaults, frozen=True):
     """Advance the most promising trial by a slice, whichever it is by now, or start a new one.
 
     After each slice a trial is frozen, and may be thawed at any time. The next slice goes to the frozen trial with the
@@ -169,14 +172,17 @@ class FreezeThaw(msgspec.Struct, frozen=True):
     max_steps: int
     every: int = 1
     basket: int = 50
-    repeats: ClassVar[bool] = False
-    endless: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.every <= self.max_steps:
             raise ValueError(f"FreezeThaw: every={self.every} must be from 1 to max_steps={self.max_steps}")
         if self.basket < 1:
             raise ValueError(f"FreezeThaw: basket={self.basket} must be at least 1")
+
+    @property
+    def horizon(self) -> int:
+        """The last step of a trial."""
+        return self.max_steps
 
     def init(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> Basket:
         """No trial yet.
@@ -200,6 +206,9 @@ class FreezeThaw(msgspec.Struct, frozen=True):
             if event.step < self.max_steps:
                 state.frozen[event.trial] = event.step
             self._weigh(state, event.trial)
+        elif type(event) is Ended and event.trial in state.frozen:
+            state.drop(event.trial)
+            self._weigh(state, event.trial)
         return state
 
     def _weigh(self, state: Basket, trial: int) -> None:
@@ -221,7 +230,7 @@ class FreezeThaw(msgspec.Struct, frozen=True):
         if len(waiting) > self.basket:
             state.drop(min(waiting, key=state.rank))
 
-    def ask(self, state: Basket, rng: np.random.Generator, starts: bool = True) -> Start | Resume | None:
+    def ask(self, state: Basket, streams: Streams, starts: bool = True, repeats: bool = True) -> Start | Resume | None:
         """A slice of the most promising trial, or a new one."""
         spared = next((trial for trial in state.frozen if trial in state.outlook.spared), None)
         if spared is not None:

@@ -18,7 +18,9 @@ from typing import Literal
 
 import numpy as np
 
+from tunesmith import check
 from tunesmith.records import Asked, Constraint, Decision, Event, Fork, Goal, Told, losses
+from tunesmith.rng import Streams
 from tunesmith.schedulers import _population
 from tunesmith.schedulers._exploit import Truncation
 from tunesmith.schedulers._population import Population
@@ -50,12 +52,14 @@ class State(_population.State):
     """The population, and what is known of the patient members.
 
     Attributes:
-        running: by trial of an evaluator: the patient trial that it evaluates, and what it has seen.
+        evaluating: by trial of an evaluator: the patient trial that it evaluates, and what it has seen.
         known: by patient trial: its last evaluation that is complete.
+        complete: those that were completed in the present wave.
     """
 
-    running: dict[int, tuple[int, Evaluation]] = field(default_factory=dict)
+    evaluating: dict[int, tuple[int, Evaluation]] = field(default_factory=dict)
     known: dict[int, Evaluation] = field(default_factory=dict)
+    complete: dict[int, Evaluation] = field(default_factory=dict)
 
 
 class FIRE(Population, frozen=True, kw_only=True):
@@ -88,8 +92,9 @@ class FIRE(Population, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.span < 1:
-            raise ValueError(f"FIRE: span={self.span} must be at least 1")
+        check.whole("FIRE", 1, span=self.span)
+        if self.evaluators is not None:
+            check.integer("FIRE", evaluators=self.evaluators)
         if self._evaluators < 1 or self.population - self._evaluators < 4:
             raise ValueError(
                 f"FIRE: population={self.population} must be at least 5, and leave four members beside "
@@ -121,62 +126,68 @@ class FIRE(Population, frozen=True, kw_only=True):
     def tell(self, state: _population.State, event: Event) -> State:
         """Note what a population notes, and how evaluations go."""
         assert isinstance(state, State)
+        waves = state.waves
         super().tell(state, event)
-        if isinstance(event, Asked) and event.parent is not None and event.trial not in state.running:
-            self._began(state, event.trial, event.parent, event.start)
-        elif isinstance(event, Told) and event.trial in state.running:
-            patient, evaluation = state.running[event.trial]
+        if isinstance(event, Asked):
+            if event.parent is not None and event.trial not in state.evaluating and event.trial in state.slot_of:
+                self._began(state, event.trial, event.parent, event.start)
+        elif isinstance(event, Told) and event.trial in state.evaluating:
+            patient, evaluation = state.evaluating[event.trial]
             count = event.step - event.start
             evaluation.tell(event, [losses(state.goals, event.metrics, i)[0] for i in range(count)])
             if evaluation.steps[-1] >= evaluation.steps[0] + self.span * self.ready:
-                state.known[patient] = evaluation
+                state.complete[patient] = Evaluation(list(evaluation.steps), list(evaluation.best))
+        if not self.synchronous or state.waves > waves:  # within a wave nobody knows who was faster
+            state.known |= state.complete
+            state.complete = {}
         return state
 
     def _began(self, state: State, trial: int, parent: int, start: int) -> None:
         """A fork: of a patient member for an evaluation, or in its sub-population, where it inherits an evaluation."""
         slot = state.slots[state.slot_of[trial]]
-        source = next((one for one in state.rungs.get(start, []) if one.trial == parent), None)
+        source = next((one for one in self._rung(state, start) if one.trial == parent), None)
         role = self.role(state.slot_of[trial])
         if source is not None and role == "evaluator" and self.role(source.slot) == "patient":
-            state.running[trial] = parent, Evaluation([start], [source.losses[0]])
+            state.evaluating[trial] = parent, Evaluation([start], [source.losses[0]])
         elif role == "patient" and parent in state.known:
             state.known[slot.trial] = state.known[parent]
-        state.running = {one: found for one, found in state.running.items() if one in state.slot_of}
+        state.evaluating = {one: found for one, found in state.evaluating.items() if one in state.slot_of}
         state.known = {one: found for one, found in state.known.items() if one in state.configs}
 
     # -- ask: decide
 
-    def _decide(self, state: _population.State, member: Standing, rng: np.random.Generator) -> Decision:
+    def _decide(self, state: _population.State, member: Standing, streams: Streams) -> Decision:
         """What a member does on its rung, by its role."""
         assert isinstance(state, State)
         role = self.role(member.slot)
-        rung = ranked(state.rungs[member.step])
+        rung = ranked(self._rung(state, member.step))
         if role == "evaluator":
-            return self._evaluate(state, member, rung)
+            return self._evaluate(state, member, rung, streams)
         if role == "greedy":
             mixed = [one for one in rung if self.role(one.slot) != "patient"]
             ahead = takewhile(lambda one: self.role(one.slot) == "evaluator", mixed)
             ranking = [*ahead, *(one for one in mixed if self.role(one.slot) == "greedy")]
         else:
             ranking = self._by_improvement(state, rung)
+        rng = streams.at("exploit", member.trial, member.step)
         donor = self.exploit.select(member, ranking, rng) if member in ranking else None
-        return self._resume(member) if donor is None else self._copy(state, donor, member.trial, rng)
+        return self._resume(member) if donor is None else self._copy(state, donor, member.trial, streams)
 
-    def _evaluate(self, state: State, member: Standing, rung: Sequence[Standing]) -> Decision:
+    def _evaluate(self, state: State, member: Standing, rung: Sequence[Standing], streams: Streams) -> Decision:
         """Go on with an evaluation, or begin the next one."""
-        _, now = state.running.get(member.trial, (None, None))
+        _, now = state.evaluating.get(member.trial, (None, None))
         patient = [one for one in rung if self.role(one.slot) == "patient"]
         greedy = [one for one in rung if self.role(one.slot) == "greedy"]
         running = now is not None and member.step < now.steps[0] + self.span * self.ready
         if running or not patient or not greedy:
             return self._resume(member)
-        out = {trial: evaluation.steps[0] for trial, evaluation in state.running.values()}
+        out = {trial: evaluation.steps[0] for trial, evaluation in state.evaluating.values()}
 
         def last(one: Standing) -> tuple[int, int]:
             known = state.known.get(one.trial)
             return max(out.get(one.trial, -1), -1 if known is None else known.steps[0]), one.slot
 
-        config = dict(state.configs[greedy[0].trial])
+        config = self._inherited(state, state.configs[greedy[0].trial], member.trial, streams)
         until = min(member.step + self.ready, self.steps)
         return Fork(min(patient, key=last).trial, member.step, member.trial, config, until)
 

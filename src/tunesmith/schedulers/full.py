@@ -3,53 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from dataclasses import dataclass, field
 
 import msgspec
-import numpy as np
 
-from tunesmith.records import Constraint, Event, Goal, Repeat, Start
-from tunesmith.schedulers.base import Runs
+from tunesmith import check
+from tunesmith.records import TO_THE_END, Asked, Constraint, Ended, Event, Failed, Goal, Repeat, Resume, Start, Told
+from tunesmith.rng import Streams
+from tunesmith.schedulers.base import Defaults, Runs
 from tunesmith.space import Space
 
 
-class Full(msgspec.Struct, frozen=True):
-    """Start one trial after the other and train each for ``steps`` steps.
+@dataclass
+class State:
+    """What `Full` remembers.
+
+    Attributes:
+        runs: how often every configuration was trained, where that may be more than once.
+        until: by trial that is out: where its job ends.
+        short: by trial that has come to the end of its job, and not to the last step: where it stands. There are such
+            after a change to more steps.
+    """
+
+    runs: Runs
+    until: dict[int, int] = field(default_factory=dict)
+    short: dict[int, int] = field(default_factory=dict)
+
+
+class Full(msgspec.Struct, Defaults, frozen=True):
+    """Start one trial after the other and train each for ``steps`` steps, or until its training code ends.
+
+    Trials that stand short of ``steps``, since they were trained under a scheduler with fewer, go on first.
 
     Args:
-        steps: of every trial.
+        steps: of every trial, at the most; None: the training code alone decides when it is over.
         seeds: every configuration is trained so often, each time as a trial of its own with another seed, before the
             next configuration begins (or at once, as workers are free). One is given up early when at least half of its
             trials have failed: code that raises is not called again for the same configuration.
     """
 
-    steps: int = 1
+    steps: int | None = 1
     seeds: int = 1
-    repeats: ClassVar[bool] = False
-    endless: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"Full: steps={self.steps} must be at least 1")
-        if self.seeds < 1:
-            raise ValueError(f"Full: seeds={self.seeds} must be at least 1")
+        if self.steps is not None:
+            check.whole("Full", 1, steps=self.steps)
+        check.whole("Full", 1, seeds=self.seeds)
 
-    def init(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> Runs:
+    @property
+    def horizon(self) -> int:
+        """The last step of a trial."""
+        return TO_THE_END if self.steps is None else self.steps
+
+    def init(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> State:
         """No configuration yet."""
-        return Runs(self.steps, self.seeds, space, goals, constraints)
+        return State(Runs(1 if self.steps is None else self.steps, self.seeds, space, goals, constraints))
 
-    def tell(self, state: Runs, event: Event) -> Runs:
-        """Count the trials of every configuration, where there may be several."""
+    def tell(self, state: State, event: Event) -> State:
+        """Note who stands short of the last step; count the trials of configurations where there may be several."""
         if self.seeds > 1:
-            state.tell(event)
+            state.runs.tell(event)
+        if isinstance(event, Asked):
+            state.until[event.trial] = event.until
+            state.short.pop(event.trial, None)
+        elif isinstance(event, Told) and event.step >= state.until.get(event.trial, event.step + 1):
+            until = state.until.pop(event.trial)
+            if until < self.horizon:
+                state.short[event.trial] = until
+        elif isinstance(event, Ended) and self.steps is None:
+            state.short.pop(event.trial, None)
+        elif isinstance(event, Failed):
+            state.until.pop(event.trial, None)
         return state
 
-    def ask(self, state: Runs, rng: np.random.Generator, starts: bool = True) -> Start | Repeat:
-        """A repeat of the oldest configuration that lacks one, or else another configuration."""
-        if state.owed:
-            return Repeat(state.trials[min(state.owed)], self.steps)
-        return Start(self.steps)
+    def ask(
+        self, state: State, streams: Streams, starts: bool = True, repeats: bool = True
+    ) -> Start | Repeat | Resume | None:
+        """A trial that stands short of the end; a repeat of the oldest configuration that lacks one; another one."""
+        if state.short:
+            return Resume(min(state.short), self.horizon)
+        if state.runs.owed and repeats:
+            return Repeat(state.runs.trials[min(state.runs.owed)], self.horizon)
+        return Start(self.horizon) if starts else None
 
-    def keep(self, state: Runs) -> Iterable[tuple[int, int]]:
-        """No trial is ever continued."""
-        return ()
+    def keep(self, state: State) -> Iterable[tuple[int, int]]:
+        """Where the trials stand that will go on."""
+        return state.short.items()

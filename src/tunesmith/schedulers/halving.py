@@ -11,13 +11,14 @@ import math
 from bisect import insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import msgspec
-import numpy as np
 
+from tunesmith import check
 from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Resume, Start, Told
-from tunesmith.schedulers._rungs import Fronts, Rung, check, entry, ladder, rung
+from tunesmith.rng import Streams
+from tunesmith.schedulers._rungs import Fronts, Rung, check_ladder, entry, ladder, rung
+from tunesmith.schedulers.base import Defaults
 from tunesmith.space import Space
 
 
@@ -70,7 +71,7 @@ class State:
     """Brackets that have a trial to promote, in order."""
 
 
-class _Halving:
+class _Halving(Defaults):
     """What successive halving and Hyperband share. Subclasses say which brackets there are."""
 
     max_steps: int
@@ -88,6 +89,11 @@ class _Halving:
         return ladder(self.min_steps, self.max_steps, self.eta)
 
     @property
+    def horizon(self) -> int:
+        """The last step of a trial."""
+        return self.max_steps
+
+    @property
     def endless(self) -> bool:
         """Whether it goes on until something else ends the study."""
         return self.rounds is None
@@ -99,20 +105,25 @@ class _Halving:
     def tell(self, state: State, event: Event) -> State:
         """Note who is on the way to which rung, and who has come there."""
         if type(event) is Asked:
-            self._settle(state, self._asked(state, event))
-        elif isinstance(event, Told | Failed) and self._came(state, event):
+            number = self._asked(state, event)
+            if number is not None:
+                self._settle(state, number)
+        elif isinstance(event, Told | Failed) and event.trial in state.places and self._came(state, event):
             self._settle(state, state.places[event.trial][0])
         return state
 
-    def _asked(self, state: State, event: Asked) -> int:
-        number, below = state.places.get(event.trial) or (self._open(state), -1)
-        bracket = state.brackets[number]
-        if below < 0:
-            bracket.started += 1
+    def _asked(self, state: State, event: Asked) -> int | None:
+        """The bracket of the job; None for one of the scheduler that was in charge before."""
+        if event.trial in state.places:
+            number, below = state.places[event.trial]
+            state.brackets[number].rungs[below].take(event.trial)
         else:
-            bracket.rungs[below].take(event.trial)
+            number, below = self._open(state), -1
+            if event.parent is not None or event.until != state.brackets[number].steps[0]:
+                return None
+            state.brackets[number].started += 1
         state.places[event.trial] = number, below + 1
-        bracket.out[below + 1] += 1
+        state.brackets[number].out[below + 1] += 1
         return number
 
     def _open(self, state: State) -> int:
@@ -151,7 +162,7 @@ class _Halving:
         if bracket.started == bracket.size and not due and not any(bracket.out):
             del state.brackets[number]
 
-    def ask(self, state: State, rng: np.random.Generator, starts: bool = True) -> Start | Resume | None:
+    def ask(self, state: State, streams: Streams, starts: bool = True, repeats: bool = True) -> Start | Resume | None:
         """A promotion in the oldest bracket that has one due, or else a new trial."""
         if state.due:
             return self._promotion(state, state.due[0])
@@ -200,10 +211,9 @@ class SuccessiveHalving(_Halving, msgspec.Struct, frozen=True, tag="successive h
     eta: int = 3
     size: int | None = None
     rounds: int | None = None
-    repeats: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check("SuccessiveHalving", self.max_steps, self.min_steps, self.eta)
+        check_ladder("SuccessiveHalving", self.max_steps, self.min_steps, self.eta)
         _check_counts("SuccessiveHalving", size=self.size, rounds=self.rounds)
 
     def brackets(self) -> list[tuple[int, tuple[int, ...]]]:
@@ -224,10 +234,9 @@ class Hyperband(_Halving, msgspec.Struct, frozen=True, tag="hyperband"):
     min_steps: int = 1
     eta: int = 3
     rounds: int | None = None
-    repeats: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check("Hyperband", self.max_steps, self.min_steps, self.eta)
+        check_ladder("Hyperband", self.max_steps, self.min_steps, self.eta)
         _check_counts("Hyperband", rounds=self.rounds)
 
     def brackets(self) -> list[tuple[int, tuple[int, ...]]]:
@@ -239,5 +248,5 @@ class Hyperband(_Halving, msgspec.Struct, frozen=True, tag="hyperband"):
 
 def _check_counts(name: str, **counts: int | None) -> None:
     for what, count in counts.items():
-        if count is not None and count < 1:
-            raise ValueError(f"{name}: {what}={count} must be at least 1")
+        if count is not None:
+            check.whole(name, 1, **{what: count})

@@ -11,13 +11,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, heappushpop
-from typing import ClassVar
 
 import msgspec
-import numpy as np
 
 from tunesmith.records import Constraint, Event, Goal, Resume, Start
+from tunesmith.rng import Streams
 from tunesmith.schedulers._slices import Slices, Stand, Value
+from tunesmith.schedulers.base import Defaults
 from tunesmith.space import Space
 
 
@@ -59,7 +59,7 @@ class State:
     averages: dict[int, list[Quantile]] = field(default_factory=dict)
 
 
-class Median(msgspec.Struct, frozen=True):
+class Median(msgspec.Struct, Defaults, frozen=True):
     """Start one trial after the other, train them slice by slice, and stop those that fall behind.
 
     At the end of a slice, at step t, a trial is stopped if more than the share ``quantile`` of the other trials that
@@ -85,8 +85,6 @@ class Median(msgspec.Struct, frozen=True):
     min_steps: int = 1
     min_trials: int = 5
     quantile: float = 0.5
-    repeats: ClassVar[bool] = False
-    endless: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("every", "min_steps"):
@@ -96,6 +94,11 @@ class Median(msgspec.Struct, frozen=True):
             raise ValueError(f"Median: min_trials={self.min_trials} must be at least 1")
         if not 0 < self.quantile < 1:
             raise ValueError(f"Median: quantile={self.quantile} must be in (0, 1)")
+
+    @property
+    def horizon(self) -> int:
+        """The last step of a trial."""
+        return self.max_steps
 
     def init(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> State:
         """No trial yet."""
@@ -121,7 +124,7 @@ class Median(msgspec.Struct, frozen=True):
         enough = len(averages[0]) > self.min_trials
         return enough and all(average.value < best for average, best in zip(averages, stand.best, strict=True))
 
-    def ask(self, state: State, rng: np.random.Generator, starts: bool = True) -> Start | Resume:
+    def ask(self, state: State, streams: Streams, starts: bool = True, repeats: bool = True) -> Start | Resume:
         """The next slice of the best trial that was not stopped and waits; where none does, a new trial."""
         return state.slices.ask()
 

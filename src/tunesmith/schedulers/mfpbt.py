@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from tunesmith.records import Decision, Fork
+from tunesmith.rng import Streams
 from tunesmith.schedulers._population import Population, State
 from tunesmith.schedulers._standing import Standing, ranked
 
@@ -41,6 +40,8 @@ class MFPBT(Population, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.frequencies, tuple) or not all(type(frequency) is int for frequency in self.frequencies):
+            raise TypeError(f"MFPBT: frequencies={self.frequencies!r} must be a tuple of whole numbers, such as (1, 4)")
         if not self.frequencies or min(self.frequencies) < 1:
             raise ValueError(f"MFPBT: frequencies={self.frequencies} must be numbers of at least 1")
         if self.population < 2 * len(self.frequencies):
@@ -53,23 +54,30 @@ class MFPBT(Population, frozen=True, kw_only=True):
         """The sub-population to which a place belongs."""
         return min(slot * len(self.frequencies) // self.population, len(self.frequencies) - 1)
 
-    def _decide(self, state: State, member: Standing, rng: np.random.Generator) -> Decision:
+    def _decide(self, state: State, member: Standing, streams: Streams) -> Decision:
         """Copy, migrate or go on, by the quarter of its sub-population in which a member stands."""
         group = self.group(member.slot)
         if member.step // self.ready % self.frequencies[group]:
             return self._resume(member)
-        ranking = ranked(state.rungs[member.step])
+        ranking = ranked(self._rung(state, member.step))
         own = [one for one in ranking if self.group(one.slot) == group]
         quarter, place = max(1, len(own) // 4), own.index(member)
         below = len(own) - 1 - place
         if place >= quarter and below < quarter:
-            return self._copy(state, own[int(rng.integers(quarter))], member.trial, rng)
+            rng = streams.at("exploit", member.trial, member.step)
+            return self._copy(state, own[int(rng.integers(quarter))], member.trial, streams)
         if place >= quarter and below < 2 * quarter:
-            return self._migrate(state, member, ranking, own, 2 * quarter - 1 - below)
+            return self._migrate(state, member, ranking, own, 2 * quarter - 1 - below, streams)
         return self._resume(member)
 
     def _migrate(
-        self, state: State, member: Standing, ranking: Sequence[Standing], own: Sequence[Standing], turn: int
+        self,
+        state: State,
+        member: Standing,
+        ranking: Sequence[Standing],
+        own: Sequence[Standing],
+        turn: int,
+        streams: Streams,
     ) -> Decision:
         """The weights of the ``turn``-th best member of the others in the place of a worse one."""
         group = self.group(member.slot)
@@ -80,7 +88,8 @@ class MFPBT(Population, frozen=True, kw_only=True):
         slower = self.frequencies[self.group(guest.slot)] > self.frequencies[group]
         config = state.configs[guest.trial if slower else own[0].trial]
         until = min(member.step + self.ready, self.steps)
-        return Fork(guest.trial, member.step, member.trial, dict(config), until)
+        inherited = self._inherited(state, config, member.trial, streams)
+        return Fork(guest.trial, member.step, member.trial, inherited, until)
 
     def _peers(self, state: State, slot: int, step: int) -> Sequence[Standing]:
         """A failed member is replaced by one of its sub-population."""

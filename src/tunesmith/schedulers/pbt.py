@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
-import numpy as np
 
+from tunesmith import check
 from tunesmith.records import Constraint, Decision, Fork, Goal
+from tunesmith.rng import Streams
 from tunesmith.schedulers._exploit import Tournament, Truncation, TTest
 from tunesmith.schedulers._population import Population, Slot, State
 from tunesmith.schedulers._standing import Standing, ranked
@@ -37,10 +38,7 @@ class Backtrack(msgspec.Struct, frozen=True):
     times: int = 5
 
     def __post_init__(self) -> None:
-        if self.rungs < 1:
-            raise ValueError(f"Backtrack: rungs={self.rungs} must be at least 1")
-        if self.times < 1:
-            raise ValueError(f"Backtrack: times={self.times} must be at least 1")
+        check.whole("Backtrack", 1, rungs=self.rungs, times=self.times)
 
 
 class PBT(Population, frozen=True, kw_only=True):
@@ -55,14 +53,18 @@ class PBT(Population, frozen=True, kw_only=True):
         inherit: what a copy takes over: ``"weights"``, ``"hyperparameters"`` or ``"both"`` (section 4.4).
         synchronous: decide only when all members have come to a multiple of ``ready``; the study is then the same
             however many workers there are and in whatever order they finish. Otherwise nobody waits (the paper's way).
+        first: where the first configurations come from: ``"design"``, a quasi-random sequence that begins with what
+            experts believe (and a sampler that learns is not asked), or the ``"sampler"``.
         backtrack: ``Backtrack(...)``: members that have collapsed, or fail again and again, go back to an earlier rung.
 
     Members are compared at equal steps: one that comes to step t with what the others were worth at step t, as far as
     they have come there, and it copies a state of step t. So nobody gains by being ahead, and a place in the population
     costs exactly ``steps`` steps (but for ``backtrack``). With fewer workers than members the population is
     time-sliced, the member that is furthest behind first. A member that fails is replaced by a fork of one of the
-    better half. Members that break an outcome constraint rank behind all others, by how much; of several goals counts
-    the Pareto rank, and within a rank the crowding distance.
+    better half of those that did not fail where it did; one that fails again lets the others go on first. A member
+    whose training has come to its end by itself stands there, and may be copied. Members that break an outcome
+    constraint rank behind all others, by how much; of several goals counts the Pareto rank, and within a rank the
+    crowding distance.
     """
 
     exploit: Truncation | Tournament | TTest | None = Truncation()
@@ -73,6 +75,8 @@ class PBT(Population, frozen=True, kw_only=True):
         super().__post_init__()
         if self.inherit not in ("both", "weights", "hyperparameters"):
             raise ValueError(f"PBT: inherit={self.inherit!r} must be 'both', 'weights' or 'hyperparameters'")
+        if self.exploit is not None and not hasattr(self.exploit, "select"):
+            raise TypeError(f"PBT: exploit={self.exploit!r} must be Truncation(), Tournament(), TTest() or None")
 
     @property
     def window(self) -> int:
@@ -94,13 +98,13 @@ class PBT(Population, frozen=True, kw_only=True):
             raise ValueError(f"TTest compares values of one goal, the study has {len(goals)}: exploit by Truncation()")
         return super().init(space, goals, constraints)
 
-    def _decide(self, state: State, member: Standing, rng: np.random.Generator) -> Decision:
+    def _decide(self, state: State, member: Standing, streams: Streams) -> Decision:
         """Exploit, and explore what was copied."""
-        ranking = ranked(state.rungs[member.step])
+        ranking, rng = ranked(self._rung(state, member.step)), streams.at("exploit", member.trial, member.step)
         if self.backtrack is not None and self._collapsed(state, member, member.step):
-            refuge = self._sound(state, member)
-            if refuge:
-                return self._copy(state, refuge[int(rng.integers(len(refuge)))], member.trial, rng)
+            healthy = self._healthy_donors(state, member)
+            if healthy:
+                return self._copy(state, healthy[int(rng.integers(len(healthy)))], member.trial, streams)
         donor: Standing | None = member
         if self.exploit is not None:
             donor = self.exploit.select(member, ranking, rng)
@@ -111,32 +115,35 @@ class PBT(Population, frozen=True, kw_only=True):
         weights = member if self.inherit == "hyperparameters" else donor
         config = state.configs[member.trial if self.inherit == "weights" else donor.trial]
         until = min(member.step + self.ready, self.steps)
-        return Fork(weights.trial, member.step, member.trial, self._explored(state, config, weights, rng), until)
+        explored = self._explored(state, config, weights, member.trial, streams)
+        return Fork(weights.trial, member.step, member.trial, explored, until)
 
     # -- backtracking
 
     def _collapsed(self, state: State, one: Standing, step: int) -> bool:
         """Whether every member that stood on the rung so far before ``step`` was better than this one is now."""
-        earlier = state.rungs.get(step - self.depth, [])
+        earlier = self._rung(state, step - self.depth)
         return bool(earlier) and all(before.beats(one) for before in earlier)
 
-    def _sound(self, state: State, member: Standing) -> Sequence[Standing]:
+    def _healthy_donors(self, state: State, member: Standing) -> Sequence[Standing]:
         """Those of the best fifth that have not collapsed: on the member's rung, or on the newest that has some."""
         assert self.backtrack is not None
-        back = self.backtrack.rungs if state.slots[member.slot].returns < self.backtrack.times else 0
+        back = self.backtrack.rungs if state.slots[member.slot].rewinds < self.backtrack.times else 0
         for step in range(member.step, member.step - back * self.ready - 1, -self.ready):
-            ranking = ranked(state.rungs.get(step, []))
+            ranking = ranked(self._rung(state, step))
             best = ranking[: max(1, len(ranking) // 5)]
-            sound = [one for one in best if not self._collapsed(state, one, member.step)]
-            if sound:
-                return sound
+            healthy = [one for one in best if not self._collapsed(state, one, member.step)]
+            if healthy:
+                return healthy
         return []
 
-    def _refuge(self, state: State, failed: Slot) -> int:
+    def _restart_step(self, state: State, failed: Slot) -> int:
         """The rung to which the place of a failed member goes back."""
-        step = super()._refuge(state, failed)
-        if self.backtrack is None or failed.returns >= self.backtrack.times:
+        step = super()._restart_step(state, failed)
+        if self.backtrack is None or failed.rewinds >= self.backtrack.times:
             return step
-        earlier = sorted((known for known in state.rungs if known < step and state.rungs[known]), reverse=True)
+        earlier = sorted(
+            (known for known in self._known(state).rungs if known < step and self._rung(state, known)), reverse=True
+        )
         back = min(failed.failures - 1, self.backtrack.rungs, len(earlier))
         return earlier[back - 1] if back > 0 else step

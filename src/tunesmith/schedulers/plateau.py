@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
 
 import msgspec
-import numpy as np
 
 from tunesmith.records import Constraint, Event, Goal, Resume, Start
+from tunesmith.rng import Streams
 from tunesmith.schedulers._slices import Course, Slices, Value
+from tunesmith.schedulers.base import Defaults
 from tunesmith.space import Space
 
 
-class Plateau(msgspec.Struct, frozen=True):
+class Plateau(msgspec.Struct, Defaults, frozen=True):
     """Start one trial after the other, train them slice by slice, and stop those that do not get better any more.
 
     At the end of a slice a trial is stopped if its best value has improved by no more than ``min_delta`` over the last
@@ -32,8 +32,6 @@ class Plateau(msgspec.Struct, frozen=True):
     every: int = 1
     patience: int = 5
     min_delta: float | tuple[float, ...] = 0.0
-    repeats: ClassVar[bool] = False
-    endless: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.every <= self.max_steps:
@@ -42,6 +40,11 @@ class Plateau(msgspec.Struct, frozen=True):
             raise ValueError(f"Plateau: patience={self.patience} must be at least 1")
         if not all(delta >= 0 for delta in self._deltas(1)):
             raise ValueError(f"Plateau: min_delta={self.min_delta} must be at least 0")
+
+    @property
+    def horizon(self) -> int:
+        """The last step of a trial."""
+        return self.max_steps
 
     def init(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> Slices:
         """No trial yet.
@@ -71,7 +74,7 @@ class Plateau(msgspec.Struct, frozen=True):
         pairs = zip(before.best, course.stands[-1].best, self._deltas(len(before.best)), strict=True)
         return not any(_improved(*pair) for pair in pairs)
 
-    def ask(self, state: Slices, rng: np.random.Generator, starts: bool = True) -> Start | Resume:
+    def ask(self, state: Slices, streams: Streams, starts: bool = True, repeats: bool = True) -> Start | Resume:
         """The next slice of the best trial that was not stopped and waits; where none does, a new trial."""
         return state.ask()
 

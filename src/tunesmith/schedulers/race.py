@@ -9,21 +9,22 @@ into the race.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 
+from tunesmith import check
 from tunesmith.noise import fit
 from tunesmith.records import Constraint, Event, Goal, Repeat, Start
-from tunesmith.schedulers.base import Runs
+from tunesmith.rng import Streams
+from tunesmith.schedulers.base import Defaults, Runs
 from tunesmith.space import Space
 
 SURE = 3  #: repeats that the noise is estimated from before it is believed
 
 
-class Race(msgspec.Struct, frozen=True):
+class Race(msgspec.Struct, Defaults, frozen=True):
     """Start one trial after the other, and train the best configurations again where noise may have decided.
 
     The incumbent is the configuration with the best posterior mean (:mod:`tunesmith.noise`), as for ``study.best``.
@@ -46,20 +47,21 @@ class Race(msgspec.Struct, frozen=True):
     first: int = 1
     share: float = 0.5
     reach: float = 2.0
-    repeats: ClassVar[bool] = False
-    endless: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"Race: steps={self.steps} must be at least 1")
-        if self.seeds < 2:
-            raise ValueError(f"Race: seeds={self.seeds} must be at least 2")
-        if not 1 <= self.first <= self.seeds:
+        check.whole("Race", 1, steps=self.steps, first=self.first)
+        check.whole("Race", 2, seeds=self.seeds)
+        if self.first > self.seeds:
             raise ValueError(f"Race: first={self.first} must be from 1 to seeds={self.seeds}")
-        if not 0 < self.share < 1:
-            raise ValueError(f"Race: share={self.share} must be in (0, 1)")
+        check.inside("Race", 0, 1, share=self.share)
+        check.real("Race", reach=self.reach)
         if not self.reach > 0:
             raise ValueError(f"Race: reach={self.reach} must be over 0")
+
+    @property
+    def horizon(self) -> int:
+        """The last step of a trial."""
+        return self.steps
 
     def init(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> Runs:
         """No configuration yet."""
@@ -70,32 +72,34 @@ class Race(msgspec.Struct, frozen=True):
         state.tell(event)
         return state
 
-    def ask(self, state: Runs, rng: np.random.Generator, starts: bool = True) -> Start | Repeat:
-        """A repeat where a configuration lacks one or the race needs one, or else another configuration."""
-        if state.owed:
-            return Repeat(state.trials[min(state.owed)], self.steps)
-        affordable = state.extra + 1 <= self.share * (state.total + 1)
-        trial = self._raced(state) if affordable else None
-        return Start(self.steps) if trial is None else Repeat(trial, self.steps)
+    def ask(self, state: Runs, streams: Streams, starts: bool = True, repeats: bool = True) -> Start | Repeat | None:
+        """A repeat where a configuration lacks one or the race needs one, or else another configuration.
 
-    def keep(self, state: Runs) -> Iterable[tuple[int, int]]:
-        """No trial is ever continued."""
-        return ()
+        Where there is no other configuration, everything that is left goes into the race.
+        """
+        if state.owed and repeats:
+            return Repeat(state.trials[min(state.owed)], self.steps)
+        affordable = state.extra + 1 <= self.share * (state.total + 1) or not starts
+        trial = self._raced(state) if affordable and repeats else None
+        if trial is not None:
+            return Repeat(trial, self.steps)
+        return Start(self.steps) if starts else None
 
     def _raced(self, state: Runs) -> int | None:
         """The trial that the race is to repeat."""
         rows = np.flatnonzero(state.counts > state.failed)
         if len(rows) < 2:
             return None
-        begun, counts = state.begun[rows], state.counts[rows]
-        noise = fit(state.means[rows], counts, state.squares[rows])
+        begun = state.begun[rows]
+        counts, observed, squares = state.judged(rows)
+        noise = fit(observed, counts, squares)
         if noise.freedom >= SURE and noise.within == 0:
             return None
-        means = noise.means(state.means[rows], counts)
+        means = noise.means(observed, counts)
         best = int(means.argmin())
         gaps = means - means[best]
         if noise.freedom >= SURE:
-            variances = noise.variances(begun - state.failed[rows])
+            variances = noise.variances(begun)
             gaps /= np.sqrt(variances + variances[best])
             gaps[gaps > self.reach] = np.inf
         gaps[best] = np.inf

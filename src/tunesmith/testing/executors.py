@@ -91,7 +91,7 @@ class ExecutorConformance:
         gone = Checkpoint(0, 3, "0/3.json", "0" * 32)
         with self.executor(tmp_path) as executor:
             reports = self.finish(executor, self.job(0, 3, 5, sources=(gone,)))
-        assert reports[0].start == 0 and "missing" in "".join(report.note for report in reports)
+        assert reports[0].start == 0 and "missing" in "".join(report.warning for report in reports)
         assert [value for report in reports for value in report.metrics.get("score", ())] == [1.0, 2.0, 3.0, 4.0, 5.0]
 
     def test_interrupted_it_saves_and_gives_the_job_back(self, tmp_path: Path) -> None:

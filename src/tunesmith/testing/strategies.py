@@ -202,9 +202,10 @@ def studies(draw: st.DrawFn, schedulers: st.SearchStrategy[Any] | None = None) -
         schedulers: of the studies; by default ``Full``, ``Race`` and ``populations()``.
     """
     every = st.builds(Full, st.integers(1, 10)) | _REPEATING | populations()
-    scheduler = draw(every if schedulers is None else schedulers)
+    scheduler: Any = draw(every if schedulers is None else schedulers)
     seed = draw(st.integers(0, 2**31))
-    study = Study(mixed(), GOAL, draw(SAMPLERS), scheduler, seed=seed)
+    sampler: Any = draw(SAMPLERS)
+    study = Study(mixed(), GOAL, sampler, scheduler, seed=seed)
     workers, faults = draw(st.integers(1, 10)), draw(st.sampled_from([0.0, 0.1, 0.5]))
     play(study, np.random.default_rng(seed), workers=workers, faults=faults, jobs=80)
     return study

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tunesmith.analysis.schedule import Schedule, schedule
-from tunesmith.analysis.tables import Row, compare, population
+from tunesmith.analysis.tables import compare, population
 from tunesmith.execution.tune import run as work_on
 from tunesmith.records import Goal
+from tunesmith.samplers import Uniform
 from tunesmith.schedulers import PBT, Full
 from tunesmith.study import Study
+from tunesmith.tables import Row
 from tunesmith.workloads import images
 
 STEPS = {"digits": 60, "fashion-mnist": 40}
@@ -107,10 +109,11 @@ def open_studies(
     from tunesmith.workloads import mlp
 
     pbt = PBT(population=population, ready=ready, steps=steps, synchronous=True)
-    space = mlp.space(data)
+    space, drawn = mlp.space(data), Uniform()
+    random = Full(steps)
     return {
-        "pbt": Study(space, GOAL, scheduler=pbt, store=store, name="pbt", seed=seed),
-        "random": Study(space, GOAL, scheduler=Full(steps), store=store, name="random", seed=seed, trials=population),
+        "pbt": Study(space, GOAL, drawn, pbt, store=store, name="pbt", seed=seed),
+        "random": Study(space, GOAL, drawn, random, store=store, name="random", seed=seed, trials=population),
     }
 
 

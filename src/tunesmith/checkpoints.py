@@ -8,6 +8,7 @@ root, so that a study can be moved.
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -21,12 +22,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 from uuid import uuid4
 
 import numpy as np
 
 from tunesmith.errors import TunesmithError
-from tunesmith.execution.trees import Bytes, Leaf, Tree, pack, unpack
+from tunesmith.trees import Bytes, Leaf, Tree, pack, unpack
 
 T = TypeVar("T")
 
@@ -34,6 +36,22 @@ _PLACE = re.compile(r"\d+/(\d+)\.(json|safetensors|files)")
 _METADATA = "tunesmith"  # key of the structure in the metadata of a safetensors file
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _ABANDONED = 3600.0  # seconds after which an unfinished file of another machine is taken for abandoned
+
+
+def folder_of(store: Path, study: str) -> Path:
+    """The directory with the checkpoints of a study: next to its store, one for each store and study.
+
+    ``x.db.checkpoints/study`` for the study ``study`` in ``x.db``; characters that no name of a file may have are
+    percent-encoded. A directory that an earlier version has made, ``x.checkpoints/study``, is used as it is, unless
+    another store beside this one would have the same.
+    """
+    folder = store.parent / f"{store.name}.checkpoints" / quote(study, safe=" ()+,=@~")
+    before = store.with_suffix(".checkpoints") / re.sub(r"[^\w.\- ]|^\.+", "_", study)
+    if before.is_dir() and not folder.exists() and re.fullmatch(r"[\w\- ]+", study):
+        others = [other for other in store.parent.glob(f"{glob.escape(store.stem)}.*") if other.is_file()]
+        if all(other.name.startswith(store.name) for other in others):
+            return before
+    return folder
 
 
 class CheckpointError(TunesmithError):
@@ -54,6 +72,8 @@ class Saved:
     step: int
     where: str
     digest: str
+    size: int = 0
+    """Bytes on the disk."""
 
 
 class Checkpoints:
@@ -84,7 +104,7 @@ class Checkpoints:
             with suppress(OSError):
                 temporary.unlink()
             raise self._unwritable(error) from error
-        return Saved(step, where, _digest(content))
+        return Saved(step, where, _digest(content), len(content))
 
     def load(self, where: str, digest: str) -> Tree | Path:
         """Read a state back; of a ``Files`` the directory, which the caller must not change.
@@ -116,6 +136,10 @@ class Checkpoints:
     def files(self) -> list[tuple[int, int]]:
         """The checkpoints on disk, as (trial, step)."""
         return [place for place, _ in self._entries() if place]
+
+    def size(self) -> int:
+        """Bytes of all checkpoints on disk."""
+        return sum(_size(path) for place, path in self._entries() if place)
 
     def sweep(self, keep: Iterable[tuple[int, int]], among: Iterable[tuple[int, int]] | None = None) -> int:
         """Remove the checkpoints that are not in ``keep``, and files that a killed process left unfinished.
@@ -174,7 +198,7 @@ class Checkpoints:
             raise self._unwritable(error) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        return Saved(step, where, digest)
+        return Saved(step, where, digest, _size(path))
 
     def _temporary(self, trial: int, step: int) -> Path:
         return self.root / str(trial) / f".tmp-{step}-{os.getpid()}-{uuid4().hex[:8]}-{socket.gethostname()}"
@@ -272,6 +296,16 @@ def _alive(pid: int) -> bool:
     with suppress(OSError):  # on Linux: one that has ended may stay listed, as a zombie
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True
+
+
+def _size(path: Path) -> int:
+    """The bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    size = 0
+    for file in files:
+        with suppress(OSError):  # removed meanwhile by another driver
+            size += file.lstat().st_size
+    return size
 
 
 def _children(folder: Path) -> list[Path]:
