@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -268,10 +266,10 @@ def export(
         if json:
             output.as_json(rows)
         else:
-            sys.stdout.write(_csv(rows))
+            sys.stdout.write(output.as_csv(rows))
         return
     if out.suffix == ".csv":
-        out.write_text(_csv(rows), encoding="utf-8")
+        out.write_text(output.as_csv(rows), encoding="utf-8")
     elif out.suffix == ".json":
         out.write_text(output.encode(rows), encoding="utf-8")
     elif out.suffix == ".parquet":
@@ -290,14 +288,6 @@ def _steps(study: Study) -> list[tables.Row]:
         told = sorted(set().union(*curves.values()))
         rows += [{"trial": trial.id, "step": step, **{n: curves[n].get(step) for n in names}} for step in told]
     return rows
-
-
-def _csv(rows: list[tables.Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _parquet(rows: list[tables.Row], file: Path) -> None:

@@ -25,7 +25,7 @@ from weakref import WeakSet
 
 import msgspec
 
-from tunesmith.errors import clean
+from tunesmith.errors import clean, cleaned
 from tunesmith.records import AnyEvent, Asked, decode, encode
 from tunesmith.space import encode_hook
 from tunesmith.storage.base import StoreError, follows
@@ -35,7 +35,7 @@ VERSION = 1  #: version of the schema, in the header too
 PATIENCE = 60.0  #: seconds to wait for other writers
 LONGEST = 2**28  #: bytes of an event; a longer one is refused
 _NAP = 0.05  # seconds that SQLite waits by itself for a lock, and between two looks
-_FRESH = 5.0  # seconds for which a file that is still empty may be one that another process is just making
+_FRESH = 2.0  # seconds for which a file that is still empty may be one that another process is just making
 
 _TABLE = """
 CREATE TABLE events (
@@ -463,18 +463,7 @@ def _encoded(event: AnyEvent) -> bytes:
     try:
         return encode(event)
     except UnicodeEncodeError:
-        return msgspec.json.encode(_cleaned(msgspec.to_builtins(event, enc_hook=encode_hook)))
-
-
-def _cleaned(value: Any) -> Any:
-    """A JSON value of which all texts can be written."""
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, dict):
-        return {_cleaned(key): _cleaned(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_cleaned(item) for item in value]
-    return value
+        return msgspec.json.encode(cleaned(msgspec.to_builtins(event, enc_hook=encode_hook)))
 
 
 def _explain(error: Exception) -> str:
