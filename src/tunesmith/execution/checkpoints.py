@@ -27,6 +27,7 @@ import msgspec
 import numpy as np
 
 from tunesmith.errors import TunesmithError
+from tunesmith.execution.temporary import alive
 from tunesmith.execution.trees import Bytes, Leaf, Tree, pack, unpack
 
 T = TypeVar("T")
@@ -293,23 +294,11 @@ def _abandoned(path: Path) -> bool:
     """Whether the process that was writing this temporary file is gone."""
     _, _, pid, _, host = path.name.split("-", 4)
     try:
-        if host == socket.gethostname() and not _alive(int(pid)):
+        if host == socket.gethostname() and not alive(int(pid)):
             return True
         return time.time() - path.stat().st_mtime > _ABANDONED
     except (OSError, ValueError):
         return False
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    with suppress(OSError):  # on Linux: one that has ended may stay listed, as a zombie
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return True
 
 
 def _children(folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.execution import temporary
 from tunesmith.execution.adapters import as_task
 from tunesmith.execution.base import ExecutionError, Failure, Report
 from tunesmith.execution.devices import Device, parse
@@ -157,6 +158,7 @@ class Processes:
                     worker.process.wait(max(0.0, until - monotonic()))
             worker.kill()
         self._workers = []
+        temporary.sweep()
 
     def _receive(self, worker: _Worker) -> list[Report]:
         try:
@@ -216,6 +218,7 @@ class Processes:
 
     def _replace(self, worker: _Worker) -> _Worker:
         worker.kill()
+        temporary.sweep()
         new = _Worker(worker.environment, worker.warm.maxlen or 0)
         self._workers[self._workers.index(worker)] = new
         new.send(self._setup)
