@@ -283,6 +283,27 @@ def test_a_training_that_is_loaded_again_and_again_is_the_uninterrupted_one(kind
         assert [one.get_last_lr() for one in parts.schedulers][-1] == whole.rates()
 
 
+@pytest.mark.parametrize("at", [1, 6])
+@pytest.mark.parametrize("order", ["schedule made late", "schedule loaded first"])
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_in_another_order(kind, order, at):
+    whole = Training("adam", kind).run(at)
+    state = copy.deepcopy(whole.state())
+    parts = Training("adam", None if "late" in order else kind)
+    parts.model.load_state_dict(state["model"])
+    if "late" in order:
+        load_optimizer(parts.optimizer, state["optimizer"])
+        made = SCHEDULES[kind](parts.optimizer, 0.1)
+        parts.schedulers = made if isinstance(made, list) else [made]
+    for scheduler, its in zip(parts.schedulers, state["schedulers"], strict=True):
+        load_scheduler(scheduler, its)
+    if "first" in order:
+        load_optimizer(parts.optimizer, state["optimizer"])
+    parts.rounds = at
+    assert_same(parts.seen(), whole.seen())
+    assert_same(parts.run(at + 3).seen(), whole.run(at + 3).seen())
+
+
 @pytest.mark.parametrize("at", range(ROUNDS))
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_a_new_base_takes_the_place_of_the_old_one(kind, at):

@@ -223,6 +223,14 @@ def test_a_relative_path_is_meant_from_where_it_was_opened(tmp_path: Path, monke
         assert len(again.trials) == 2
 
 
+def test_a_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(StoreError, match=r"a\.db: the present directory is gone"):
+        SQLiteStore("a.db")
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SQLiteStore]:
     """A store with three events."""

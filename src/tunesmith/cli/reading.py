@@ -65,7 +65,7 @@ def summary(study: Study) -> dict[str, Any]:
     best = study.best
     return {
         "name": study.name,
-        "store": str(getattr(study.store, "path", "memory")),
+        "store": str(getattr(study.store, "address", "memory")),
         "goals": [f"{'maximise' if goal.maximise else 'minimise'} {goal.metric}" for goal in study.goals],
         "sampler": _written(study.definition.sampler, NOTHING.sampler),
         "scheduler": _written(study.definition.scheduler, NOTHING.scheduler),

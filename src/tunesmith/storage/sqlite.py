@@ -71,9 +71,13 @@ class SQLiteStore:
     processes, and across ``fork``; an exception at any moment, such as Ctrl-C, leaves it usable.
 
     Args:
-        path: the file. Made absolute at once, so that training code may change the directory.
+        path: the file. Training code may change the directory afterwards.
         name: which of the studies in the file.
         create: make the file and the study if they don't exist.
+
+    Attributes:
+        path: the file, absolute.
+        address: the same as it was given, for messages.
 
     Raises:
         StoreError: the file is missing (``create=False``), is no SQLite file, belongs to another program or to a
@@ -81,8 +85,11 @@ class SQLiteStore:
     """
 
     def __init__(self, path: str | os.PathLike[str], name: str = "study", *, create: bool = True) -> None:
-        self.path = Path(path).absolute()
-        self._address = clean(os.fspath(path))  # as the user knows it
+        self.address = clean(os.fspath(path))
+        try:
+            self.path = Path(path).absolute()
+        except OSError as error:
+            raise StoreError(f"{self.address}: the present directory is gone, give an absolute path") from error
         self.name = clean(name)
         self._create = create
         self._lock = RLock()  # held for one operation, never between two
@@ -134,7 +141,7 @@ class SQLiteStore:
                 raise ValueError("one of them is none, or more than one")
         except Exception as error:  # whatever a file of a stranger may do to the decoder
             problem = "it is too deep" if isinstance(error, RecursionError) else error
-            raise StoreError(f"{self._address}: an event of study {self.name!r} can't be read: {problem}") from error
+            raise StoreError(f"{self.address}: an event of study {self.name!r} can't be read: {problem}") from error
         return events
 
     def names(self) -> list[str]:
@@ -170,14 +177,14 @@ class SQLiteStore:
         with self._lock:
             source = self._connection
             if source is None:
-                raise StoreError(f"{self._address}: nothing can be rescued, the file is not open")
+                raise StoreError(f"{self.address}: nothing can be rescued, the file is not open")
             target = self._beside() if path is None else Path(path).absolute()
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.open("x").close()
             except OSError as error:
                 raise StoreError(
-                    f"{target}: what {self._address} held can't be written there: {error.strerror}"
+                    f"{target}: what {self.address} held can't be written there: {error.strerror}"
                 ) from error
             rescued = SQLiteStore(target, self.name)
             rescued._use(lambda connection: _copy(source, connection))
@@ -199,7 +206,7 @@ class SQLiteStore:
             with self._lock:
                 return work(self._connected())
         except (sqlite3.Error, OSError) as error:
-            raise StoreError(f"{self._address}: {_explain(error)}") from error
+            raise StoreError(f"{self.address}: {_explain(error)}") from error
 
     def _use_alone(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """The same, once no other thread is in an exclusive section."""
@@ -210,7 +217,7 @@ class SQLiteStore:
                 if not connection.in_transaction or self._section == get_ident():
                     return self._use(work)
             if time.monotonic() > until:
-                raise StoreError(f"{self._address}: another thread has kept the study to itself for {PATIENCE:.0f} s")
+                raise StoreError(f"{self.address}: another thread has kept the study to itself for {PATIENCE:.0f} s")
             time.sleep(_NAP)
 
     def _append(
@@ -249,7 +256,7 @@ class SQLiteStore:
     ) -> int:
         length, asked = _execute(connection, _LAST, {"study": self.name}).fetchone()
         if type(length) is not int or type(asked) is not int:
-            raise StoreError(f"{self._address}: the numbers of study {self.name!r} are wrong: the file is damaged")
+            raise StoreError(f"{self.address}: the numbers of study {self.name!r} are wrong: the file is damaged")
         if after is not None and after != length:
             return 0
         seen = [event.seen for event in events if isinstance(event, Asked)]
@@ -279,25 +286,26 @@ class SQLiteStore:
     def _open(self) -> sqlite3.Connection:
         there = self.path.exists()
         if self.path.is_dir():
-            raise StoreError(f"{self._address}: a folder can't be opened as a study, give the path of a file")
+            raise StoreError(f"{self.address}: a folder can't be opened as a study, give the path of a file")
         if there and not self.path.is_file():
-            raise StoreError(f"{self._address}: this is no regular file, give another path")
+            raise StoreError(f"{self.address}: this is no regular file, give another path")
         if self._place is not None and _place(self.path) != self._place:
             raise StoreError(
-                f"{self._address}: the file was {'replaced' if there else 'deleted'} since it was opened first"
+                f"{self.address}: the file was {'replaced' if there else 'deleted'} since it was opened first"
             )
         if not self._create and not there:
-            raise StoreError(f"{self._address}: there is no such file")
+            raise StoreError(f"{self.address}: there is no such file")
         writable = os.access(self.path if there else self.path.parent, os.W_OK)
         if not writable and not there:
-            raise StoreError(f"{self._address}: the folder does not exist or can't be written")
-        connection = self._connect("mode=rwc" if writable else "mode=ro")
+            raise StoreError(f"{self.address}: the folder does not exist or can't be written")
+        make = writable and self._create and self._place is None
+        connection = self._connect("mode=rwc" if make else "mode=rw" if writable else "mode=ro")
         try:
             if not writable and not _can_look(connection):
                 connection.close()
                 connection = self._connect("mode=ro&immutable=1")
             place = _place(self.path)
-            self._prepare(connection, make=writable and self._create)
+            self._prepare(connection, make)
             self._place, self._log = place, _place(self._log_path)
         except BaseException:
             connection.close()
@@ -326,12 +334,12 @@ class SQLiteStore:
         (application,) = _execute(connection, "PRAGMA application_id").fetchone()
         (version,) = _execute(connection, "PRAGMA user_version").fetchone()
         if _is_empty(connection):
-            raise StoreError(f"{self._address}: the file is empty, there is no study in it")
+            raise StoreError(f"{self.address}: the file is empty, there is no study in it")
         if application != APPLICATION:
-            raise StoreError(f"{self._address}: this SQLite file is not a tunesmith study, give another path")
+            raise StoreError(f"{self.address}: this SQLite file is not a tunesmith study, give another path")
         if version != VERSION:
             raise StoreError(
-                f"{self._address}: made by a newer tunesmith (schema {version}, this one reads {VERSION}); "
+                f"{self.address}: made by a newer tunesmith (schema {version}, this one reads {VERSION}); "
                 "update tunesmith"
             )
         found = _execute(connection, "SELECT type, name, sql FROM sqlite_master").fetchall()
@@ -342,7 +350,7 @@ class SQLiteStore:
             f"another {kind} {name!r}" for (kind, name), sql in wanted.items() if parts.get((kind, name)) != sql
         ]
         if foreign:
-            raise StoreError(f"{self._address}: this SQLite file is not a tunesmith study, it has {', '.join(foreign)}")
+            raise StoreError(f"{self.address}: this SQLite file is not a tunesmith study, it has {', '.join(foreign)}")
 
     # -- the file on disk -------------------------------------------------------------------------------------------
 
@@ -356,7 +364,7 @@ class SQLiteStore:
             found = _place(path) if place is not None and self._connection is not None else place
             if found != place:
                 how = "deleted" if found is None else "replaced by another file"
-                name = self._address if path == self.path else path.name
+                name = self.address if path == self.path else path.name
                 return f"{name}: {how} while the study was open; `store.rescue()` saves what the study has"
         return ""
 
