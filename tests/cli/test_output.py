@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tunesmith as ts
@@ -26,6 +26,7 @@ def harmless(text: str) -> bool:
     return all(one.isprintable() or one in "\n\t" for one in text)
 
 
+@settings(deadline=None)
 @given(text=texts)
 def test_text_is_printable(text: str) -> None:
     shown = printable(text)
@@ -36,6 +37,7 @@ def test_text_is_printable(text: str) -> None:
         assert json.loads(f'"{shown}"') == text
 
 
+@settings(deadline=None)
 @given(text=texts)
 def test_text_is_clean(text: str) -> None:
     clean(text).encode()
@@ -47,6 +49,7 @@ def test_text_is_clean(text: str) -> None:
         assert clean(text) == text
 
 
+@settings(deadline=None)
 @given(rows=st.lists(st.fixed_dictionaries({"a": texts, HOSTILE: texts | st.floats() | st.none()}), min_size=1))
 def test_everything_that_is_written_is_printable(rows: list[dict[str, Any]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -63,6 +66,7 @@ def test_everything_that_is_written_is_printable(rows: list[dict[str, Any]]) -> 
     written.getvalue().encode()
 
 
+@settings(deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_json_says_the_same(text: str) -> None:
     assert json.loads(output.encode({text: [text]})) == {text: [text]}

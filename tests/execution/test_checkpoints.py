@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 import training_code as code
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from jobs import checkpoint, job
@@ -275,6 +275,7 @@ structures = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(structure=structures, start=st.integers(-1, 9), end=st.integers(-1, 9))
 def test_any_structure_is_loaded_or_refused(structure, start, end, tmp_path_factory):
     store = Checkpoints(tmp_path_factory.getbasetemp() / "any-structure")

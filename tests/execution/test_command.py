@@ -292,7 +292,7 @@ def test_what_a_killed_process_has_left_in_the_temporary_folder_is_swept(workers
     assert len(left) == workers
     process.kill()
     process.wait()
-    vanished(commands)
+    vanished([*commands, *(int(path.name.split("-")[-2]) for path in left)])
     others = [
         tmp_path / "tmp" / name for name in ("tunesmith-elsewhere-1-abc", "tunesmith-x", temporary.prefix() + "x")
     ]

@@ -98,7 +98,7 @@ def test_what_is_known_to_be_there(devices, parent, there, certain, monkeypatch)
 @pytest.mark.parametrize(
     ("devices", "parent", "there", "message"),
     [
-        (0, {}, 0, "device 'cuda:0' is not there: this machine has none that works$"),
+        (0, {}, 0, "device 'cuda:0' is not there: this machine has no GPU$"),
         (["cpu", (3, 0.5)], {}, 2, "device 'cuda:3:0.5' is not there: this machine has 2, cuda:0, cuda:1$"),
         (1, SHARED, 5, r"device 'cuda:1' is not there: .* \(CUDA_VISIBLE_DEVICES is '3,5'\)"),
     ],

@@ -46,7 +46,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Command:
-    """An external command as a task. No shell is involved.
+    """An external command as a task. No shell sees its arguments. It ends with this process, however that ends.
 
     In the arguments ``{lr}`` stands for the value of the hyperparameter ``lr``, and ``{config}`` for the path of a
     JSON file with the configuration. The command prints one JSON object a step, the metrics, on a line of its own

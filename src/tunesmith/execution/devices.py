@@ -102,7 +102,7 @@ def check(slots: Sequence[Slot], parent: Mapping[str, str] = os.environ) -> bool
     for slot in wanted:
         if slot.gpu is not None and slot.gpu.isdecimal() and int(slot.gpu) >= there:
             seen = f" ({_GPUS} is {parent[_GPUS]!r})" if _GPUS in parent else ""
-            found = f"has {there}, {', '.join(f'cuda:{i}' for i in range(there))}" if there else "has none that works"
+            found = f"has {there}, {', '.join(f'cuda:{i}' for i in range(there))}" if there else "has no GPU"
             raise ValueError(f"device {slot.name!r} is not there: this machine {found}{seen}")
     return all(slot.gpu is not None and slot.gpu.isdecimal() for slot in wanted)
 
