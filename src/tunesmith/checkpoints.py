@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import socket
-import sys
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -25,14 +25,17 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
+import msgspec
 import numpy as np
 
 from tunesmith.errors import TunesmithError
+from tunesmith.temporary import alive
 from tunesmith.trees import Bytes, Leaf, Tree, pack, unpack
 
 T = TypeVar("T")
 
-_PLACE = re.compile(r"\d+/(\d+)\.(json|safetensors|files)")
+_PLACE = re.compile(r"[0-9]{1,18}/([0-9]{1,18})\.(json|safetensors|files)")
+_DAMAGED = "the checkpoint {} is damaged or cut short: its digest is not the recorded one"
 _METADATA = "tunesmith"  # key of the structure in the metadata of a safetensors file
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _ABANDONED = 3600.0  # seconds after which an unfinished file of another machine is taken for abandoned
@@ -60,7 +63,10 @@ class CheckpointError(TunesmithError):
 
 @dataclass(frozen=True)
 class Files:
-    """A state that training code writes itself: ``write(directory)`` puts any files into an empty directory."""
+    """A state that training code writes itself: ``write(directory)`` puts any files into an empty directory.
+
+    Links in it must not lead out of it.
+    """
 
     write: Callable[[Path], object]
 
@@ -80,13 +86,14 @@ class Checkpoints:
     """The checkpoints of one study below the directory ``root``, which is made when the first one is saved."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root)
+        self.root = Path(root).absolute()
 
     def save(self, trial: int, step: int, tree: Tree | Files) -> Saved:
         """Write a state. Readers see the old file or the whole new one, never a part.
 
         Raises:
             TypeError: the tree holds something that is neither a plain value nor an array; names its place.
+            ValueError: among the files is a link that leads elsewhere, or something that is no file.
             CheckpointError: the disk is full or not writable.
         """
         if isinstance(tree, Files):
@@ -109,29 +116,36 @@ class Checkpoints:
     def load(self, where: str, digest: str) -> Tree | Path:
         """Read a state back; of a ``Files`` the directory, which the caller must not change.
 
+        Nothing that stands there is executed, whoever wrote it.
+
         Raises:
-            CheckpointError: it is missing or damaged, or ``where`` is not a place below the root.
+            CheckpointError: it is missing, damaged, no file or not in the format, or ``where`` is not a place below
+                the root.
         """
         path = self._path(where)
-        content = b""
         try:
+            if not path.resolve().is_relative_to(self.root.resolve()):
+                raise CheckpointError(f"the checkpoint {path} is a link that leads out of {self.root}")
             if path.suffix == ".files":
-                found = _digest_files(path)
-            else:
-                content = path.read_bytes()
-                found = _digest(content)
-        except FileNotFoundError as error:
-            raise CheckpointError(
-                f"the checkpoint {path} is missing (was the directory moved, or cleaned up?)"
-            ) from error
-        if found != digest:
-            raise CheckpointError(f"the checkpoint {path} is damaged or cut short: its digest is not the recorded one")
-        if path.suffix == ".files":
-            return path
-        try:
+                if _digest_files(path) != digest:
+                    raise CheckpointError(_DAMAGED.format(path))
+                return path
+            content = _content(path)
+            if _digest(content) != digest:
+                raise CheckpointError(_DAMAGED.format(path))
             return _read(path, content)
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, _format_error()) as error:
-            raise CheckpointError(f"the checkpoint {path} is not in tunesmith's format: {error}") from error
+        except CheckpointError:
+            raise
+        except FileNotFoundError as error:
+            message = f"the checkpoint {path} is missing (was the directory moved, or cleaned up?)"
+            raise CheckpointError(message) from error
+        except ImportError as error:
+            raise CheckpointError(f"the checkpoint {path} needs {error.name}, which is not installed") from error
+        except OSError as error:
+            raise CheckpointError(f"the checkpoint {path} can't be read: {error.strerror or error}") from error
+        except Exception as error:  # whatever a foreign file may do to the libraries that read it
+            problem = str(error) or type(error).__name__
+            raise CheckpointError(f"the checkpoint {path} is not in tunesmith's format: {problem}") from error
 
     def files(self) -> list[tuple[int, int]]:
         """The checkpoints on disk, as (trial, step)."""
@@ -168,14 +182,16 @@ class Checkpoints:
     def _entries(self) -> Iterator[tuple[tuple[int, int] | None, Path]]:
         """Every checkpoint with its (trial, step), and every unfinished file with None."""
         for folder in _children(self.root):
-            paths = _children(folder) if folder.name.isdecimal() else []
+            if not folder.name.isdecimal() or folder.is_symlink():
+                continue
+            paths = _children(folder)
             for path in paths:
                 match = _PLACE.fullmatch(f"{folder.name}/{path.name}")
                 if match:
                     yield (int(folder.name), int(match[1])), path
                 elif path.name.count("-") >= 4 and path.name.startswith(".tmp-"):
                     yield None, path
-            if not paths and folder.name.isdecimal():
+            if not paths:
                 _remove_folder(folder)
 
     def _save_files(self, trial: int, step: int, files: Files) -> Saved:
@@ -234,14 +250,30 @@ def _hasher() -> Any:
     return hashlib.blake2b(digest_size=16)
 
 
+def _content(path: Path) -> bytes:
+    """The bytes of a regular file: reading from a pipe or a device might never end."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is no regular file")
+        return file.read()
+
+
 def _read(path: Path, content: bytes) -> Tree:
     if path.suffix == ".json":
         return unpack(json.loads(content), _no_leaf)
-    safetensors = _library()
-    arrays = safetensors.numpy.load(content)
-    with safetensors.safe_open(path, framework="np") as file:
-        structure = json.loads(file.metadata()[_METADATA])
-    return unpack(structure, lambda name: arrays[name].reshape(-1).view(np.uint8))
+    begin = 8 + int.from_bytes(content[:8], "little")  # the size of the header, which says where arrays begin and end
+    header = msgspec.json.decode(content[8:begin], type=dict[str, msgspec.Raw])
+    structure = json.loads(msgspec.json.decode(header["__metadata__"])[_METADATA])
+
+    def leaf(name: str) -> Bytes:
+        first, last = msgspec.json.decode(header.pop(name))[
+            "data_offsets"
+        ]  # each array once: the tree is no larger than the file
+        if not 0 <= first <= last <= len(content) - begin:
+            raise ValueError(f"the array {name!r} lies outside of the file")
+        return np.frombuffer(content, np.uint8, last - first, begin + first).copy()
+
+    return unpack(structure, leaf)
 
 
 def _library() -> Any:
@@ -253,22 +285,29 @@ def _library() -> Any:
     return safetensors
 
 
-def _format_error() -> type[Exception]:
-    """What safetensors raises for a file that is not in its format."""
-    safetensors = sys.modules.get("safetensors")
-    return ValueError if safetensors is None else safetensors.SafetensorError
-
-
 def _no_leaf(name: str) -> Bytes:
     raise ValueError(f"a JSON checkpoint holds no array {name!r}")
 
 
 def _digest_files(folder: Path) -> str:
+    """The digest of all files in a folder, with their names.
+
+    Raises:
+        ValueError: something in it is a link that leads elsewhere, or neither a file nor a folder.
+    """
     digest = _hasher()
     if not folder.is_dir():
         raise FileNotFoundError(folder)
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder).as_posix().encode()
+    inside = folder.resolve()
+    for path in sorted(folder.rglob("*")):
+        place = path.relative_to(folder)
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            raise ValueError(f"{str(place)!r} is a link that leads out of the checkpoint: copy what it leads to")
+        if path.is_dir():
+            continue
+        if not path.is_file():
+            raise ValueError(f"{str(place)!r} is no regular file")
+        name = os.fsencode(place)
         with path.open("rb") as file:
             content = hashlib.file_digest(file, _hasher).digest()
         digest.update(len(name).to_bytes(8, "little") + name + content)
@@ -279,23 +318,11 @@ def _abandoned(path: Path) -> bool:
     """Whether the process that was writing this temporary file is gone."""
     _, _, pid, _, host = path.name.split("-", 4)
     try:
-        if host == socket.gethostname() and not _alive(int(pid)):
+        if host == socket.gethostname() and not alive(int(pid)):
             return True
         return time.time() - path.stat().st_mtime > _ABANDONED
     except (OSError, ValueError):
         return False
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    with suppress(OSError):  # on Linux: one that has ended may stay listed, as a zombie
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return True
 
 
 def _size(path: Path) -> int:
@@ -316,7 +343,7 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -1,4 +1,8 @@
-"""The base of every error that tunesmith itself raises with a message for the user."""
+"""The base of every error that tunesmith itself raises with a message for the user, and text that can be written."""
+
+from __future__ import annotations
+
+from typing import Any
 
 
 class TunesmithError(Exception):
@@ -6,5 +10,30 @@ class TunesmithError(Exception):
 
 
 def clean(text: str) -> str:
-    """The text with what is not valid UTF-8 (lone surrogates, as in names of files) as backslash escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    r"""Text that can be written as UTF-8: lone surrogates, as in a file name that is no text, as ``\udcff``."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def cleaned(value: Any) -> Any:
+    """A JSON value of which all texts can be written."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {cleaned(key): cleaned(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [cleaned(item) for item in value]
+    return value
+
+
+def printable(text: str) -> str:
+    r"""Text that may be shown on a terminal, whoever wrote it: what does something there instead of being seen (escape
+    sequences, a bell, a change of the writing direction) becomes ``\u001b``, as in JSON. Ends of lines and tabs stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in "\n\t" else _escaped(one) for one in text)
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be", errors="surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))

@@ -8,14 +8,13 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from shutil import rmtree
-from tempfile import mkdtemp
 from threading import RLock
 from typing import Any, NamedTuple, overload
 from weakref import finalize
 
 import numpy as np
 
-from tunesmith import samplers, schedulers
+from tunesmith import samplers, schedulers, temporary
 from tunesmith.checkpoints import Checkpoints, folder_of
 from tunesmith.costs import Budget, check_budget
 from tunesmith.decide import Decided, Decider
@@ -775,7 +774,7 @@ class Study:
             elif path is not None:
                 self._checkpoints = folder_of(Path(path).absolute(), self.name)
             elif self._checkpoints is None:
-                self._checkpoints = Path(mkdtemp(prefix=f"tunesmith-{os.getpid()}-")).absolute()
+                self._checkpoints = temporary.folder()
                 finalize(self, rmtree, self._checkpoints, ignore_errors=True)
             return self._checkpoints
 

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from itertools import count
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith.errors import clean
+
 Tree: TypeAlias = Any
 Bytes: TypeAlias = NDArray[np.uint8]
 
 _PLAIN = (type(None), bool, int, str)
+_PLAIN_CODE = re.compile(r"[<>|=]?[A-Za-z][A-Za-z0-9_]*(\[[A-Za-z0-9]+\])?")  # of an element type, as we write it
 _TAG = "$"  # a dict with this key is a tagged value; a user's dict with this key is written as a list of pairs
 
 #: element types that numpy and safetensors both know; others are written as raw bytes
@@ -100,9 +105,10 @@ def _leaf(
     leaves: dict[str, Leaf],
     path: tuple[object, ...],
 ) -> Any:
-    label = ".".join(str(key) for key in path) or "state"
-    if label in leaves or label == "__metadata__":
-        label = f"{label}#{len(leaves)}"
+    label = name_of_path = clean(".".join(str(key) for key in path) or "state")
+    numbers = count(len(leaves))
+    while label in leaves or label == "__metadata__":
+        label = f"{name_of_path}#{next(numbers)}"
     leaves[label] = data.view(name).reshape(shape) if name in KNOWN else data
     return {_TAG: kind, "v": label, "dtype": code, "shape": list(shape)}
 
@@ -112,6 +118,8 @@ def _show(path: tuple[object, ...]) -> str:
 
 
 def _numpy_dtype(code: str) -> np.dtype[Any]:
+    if not _PLAIN_CODE.fullmatch(code):
+        raise ValueError(f"element type {code!r} is not plain data")
     if code.startswith(("bfloat", "float8", "int4", "uint4")):
         import_module("ml_dtypes")  # makes numpy know it
     dtype: np.dtype[Any] = np.dtype(code)
@@ -131,12 +139,12 @@ def _scalar(value: Any, leaf: Callable[[str], Bytes]) -> Tree:
 def _torch(value: Any, leaf: Callable[[str], Bytes]) -> Tree:
     import torch
 
-    dtype = getattr(torch, value["dtype"])
+    dtype = vars(torch).get(value["dtype"])
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"{value['dtype']!r} is no element type of torch")
     data = leaf(value["v"])
     if not data.size:
-        return torch.empty(value["shape"], dtype=dtype)
+        return torch.empty(0, dtype=dtype).reshape(value["shape"])
     return torch.from_numpy(data).view(dtype).reshape(value["shape"])
 
 

@@ -43,7 +43,7 @@ def told(ask: int, trial: int, start: int, *values: float) -> Told:
 
 
 def started(ask: int, trial: int, lr: float, start: int = 0, until: int = 2, **fork: int) -> Asked:
-    return Asked(ask, ask, trial, config(lr), start, until, **fork)
+    return Asked(ask, ask + 1, trial, config(lr), start, until, **fork)
 
 
 @pytest.fixture
@@ -53,41 +53,41 @@ def family() -> Study:
     Lanes: 0 and 3; 1; 2 and 4.
     """
     return log(
-        started(1, 0, 0.1),
-        told(1, 0, 0, 0.1, 0.2),
-        started(2, 1, 0.01),
-        told(2, 1, 0, 0.3, 0.4),
-        started(3, 2, 0.001),
-        told(3, 2, 0, 0.2, 0.3),
-        started(4, 3, 0.012, 2, 4, parent=1, replaces=0),
-        told(4, 3, 2, 0.5, 0.6),
-        started(5, 1, 0.01, 2, 4),
-        told(5, 1, 2, 0.45, 0.5),
-        started(6, 2, 0.001, 2, 4),
-        told(6, 2, 2, 0.3, 0.35),
-        started(7, 4, 0.0144, 4, 6, parent=3, replaces=2),
-        told(7, 4, 4, 0.7, 0.8),
-        started(8, 3, 0.012, 4, 6),
-        told(8, 3, 4, 0.62, 0.65),
-        started(9, 1, 0.01, 4, 6),
-        Failed(9, 1, "ValueError: no more"),
+        started(0, 0, 0.1),
+        told(0, 0, 0, 0.1, 0.2),
+        started(1, 1, 0.01),
+        told(1, 1, 0, 0.3, 0.4),
+        started(2, 2, 0.001),
+        told(2, 2, 0, 0.2, 0.3),
+        started(3, 3, 0.012, 2, 4, parent=1, replaces=0),
+        told(3, 3, 2, 0.5, 0.6),
+        started(4, 1, 0.01, 2, 4),
+        told(4, 1, 2, 0.45, 0.5),
+        started(5, 2, 0.001, 2, 4),
+        told(5, 2, 2, 0.3, 0.35),
+        started(6, 4, 0.0144, 4, 6, parent=3, replaces=2),
+        told(6, 4, 4, 0.7, 0.8),
+        started(7, 3, 0.012, 4, 6),
+        told(7, 3, 4, 0.62, 0.65),
+        started(8, 1, 0.01, 4, 6),
+        Failed(8, 1, "ValueError: no more"),
     )
 
 
 @pytest.fixture
 def single() -> Study:
     """One trial that ran to its end."""
-    return log(started(1, 0, 0.1), told(1, 0, 0, 0.1, 0.2))
+    return log(started(0, 0, 0.1), told(0, 0, 0, 0.1, 0.2))
 
 
 @pytest.fixture
 def empty() -> Study:
     """One trial that has not reported yet."""
-    return log(started(1, 0, 0.1))
+    return log(started(0, 0, 0.1))
 
 
 @pytest.fixture
 def minimised() -> Study:
     """Two trials of which the second ends lower."""
-    events = (started(1, 0, 0.1), told(1, 0, 0, 0.3, 0.4), started(2, 1, 0.2), told(2, 1, 0, 0.3, 0.2))
+    events = (started(0, 0, 0.1), told(0, 0, 0, 0.3, 0.4), started(1, 1, 0.2), told(1, 1, 0, 0.3, 0.2))
     return log(*events, maximise=False)

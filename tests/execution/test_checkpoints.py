@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import math
 import os
 import signal
@@ -14,9 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+import training_code as code
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from jobs import checkpoint, job
 from safetensors import safe_open
 
 from tunesmith.execution import CheckpointError, Checkpoints, Files
@@ -183,6 +188,198 @@ def test_foreign_content_with_a_valid_digest_is_refused(store, content, suffix):
     digest.update(content)
     with pytest.raises(CheckpointError, match="not in tunesmith's format"):
         store.load(f"0/1.{suffix}", digest.hexdigest())
+
+
+def foreign(store, content, suffix="json"):
+    """Content of a stranger at the place of a checkpoint, with the digest that their study gives it."""
+    (store.root / "0").mkdir(parents=True, exist_ok=True)
+    (store.root / f"0/1.{suffix}").write_bytes(content)
+    return f"0/1.{suffix}", hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def arrays_file(structure, header, data=b""):
+    """A safetensors file as it should not be."""
+    text = json.dumps({"__metadata__": {"tunesmith": structure}} | header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def array(**changes):
+    return json.dumps({"$": "numpy", "v": "a", "dtype": "<f4", "shape": [1]} | changes)
+
+
+HERE = {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+HOSTILE = {
+    "deep json": (b"[" * 200_000 + b"]" * 200_000, "json"),
+    "deep dicts": (b'{"a":' * 20_000 + b"1" + b"}" * 20_000, "json"),
+    "deep tuples": (b'{"$":"tuple","v":[' * 20_000 + b"]}" * 20_000, "json"),
+    "a number without end": (b"9" * 1_000_000, "json"),
+    "an unknown tag": (b'{"$": "code", "v": "x"}', "json"),
+    "a tag that is no text": (b'{"$": [], "v": "x"}', "json"),
+    "keys that are none": (b'{"$": "dict", "v": [[[1], 2]]}', "json"),
+    "an empty scalar": (b'{"$": "scalar", "dtype": "<f4", "v": ""}', "json"),
+    "objects": (b'{"$": "scalar", "dtype": "|O", "v": "0000000000000000"}', "json"),
+    "a list of types": (b'{"$": "scalar", "dtype": "f4,f4", "v": "0000000000000000"}', "json"),
+    "a type of many": (b'{"$": "scalar", "dtype": "(1000000000,)f4", "v": "00"}', "json"),
+    "no text": (b'"\xff\xfe"', "json"),
+    "outside": (arrays_file(array(), {"a": {"data_offsets": [0, 4]}}), "safetensors"),
+    "before": (arrays_file(array(), {"a": {"data_offsets": [-8, 4]}}, bytes(8)), "safetensors"),
+    "backwards": (arrays_file(array(), {"a": {"data_offsets": [4, 0]}}, bytes(8)), "safetensors"),
+    "far away": (arrays_file(array(), {"a": {"data_offsets": [0, 2**70]}}, bytes(8)), "safetensors"),
+    "half a number": (arrays_file(array(), {"a": {"data_offsets": [0.5, 4]}}, bytes(8)), "safetensors"),
+    "three ends": (arrays_file(array(), {"a": {"data_offsets": [0, 4, 8]}}, bytes(8)), "safetensors"),
+    "no array": (arrays_file(array(v="b"), HERE, bytes(4)), "safetensors"),
+    "an array again and again": (arrays_file(f"[{array()}, {array()}]", HERE, bytes(4)), "safetensors"),
+    "of another shape": (arrays_file(array(shape=[7]), HERE, bytes(4)), "safetensors"),
+    "too large a shape": (arrays_file(array(shape=[2**62, 2**62]), HERE, bytes(4)), "safetensors"),
+    "a shape that is none": (arrays_file(array(shape="x"), HERE, bytes(4)), "safetensors"),
+    "no type": (arrays_file(array(dtype=7), HERE, bytes(4)), "safetensors"),
+    "no type of torch": (arrays_file(array(**{"$": "torch", "dtype": "nn"}), HERE, bytes(4)), "safetensors"),
+    "a function of torch": (arrays_file(array(**{"$": "torch", "dtype": "load"}), HERE, bytes(4)), "safetensors"),
+    "nothing, at large": (
+        arrays_file(array(**{"$": "torch", "dtype": "float32", "shape": [10**12]}), {"a": {"data_offsets": [0, 0]}}),
+        "safetensors",
+    ),
+    "a header without end": ((2**63).to_bytes(8, "little") + b"{}", "safetensors"),
+    "deep header": ((200_000).to_bytes(8, "little") + b"[" * 200_000, "safetensors"),
+    "no metadata": ((2).to_bytes(8, "little") + b"{}", "safetensors"),
+    "deep structure": (arrays_file("[" * 200_000, {}), "safetensors"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_whatever_a_stranger_wrote_is_a_checkpoint_error(store, kind):
+    where, digest = foreign(store, *HOSTILE[kind])
+    with pytest.raises(CheckpointError, match="not in tunesmith's format"):
+        store.load(where, digest)
+
+
+def test_very_many_arrays(store):
+    """Within seconds: a stranger's file must not hold up a run."""
+    count = 20_000
+    structure = json.dumps([json.loads(array(v=str(i))) for i in range(count)])
+    header = {str(i): {"dtype": "F32", "shape": [1], "data_offsets": [4 * i, 4 * i + 4]} for i in range(count)}
+    data = np.arange(count, dtype="<f4").tobytes()
+    loaded = store.load(*foreign(store, arrays_file(structure, header, data), "safetensors"))
+    assert [float(value[0]) for value in loaded] == list(range(count))
+
+
+tags = st.sampled_from(["float", "tuple", "dict", "bytes", "numpy", "scalar", "torch"])
+codes = st.sampled_from(["<f4", "float32", "O", "V0", "<U1", "M8[s]"])
+structures = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5) | st.sampled_from(["a", "<f4", "float32"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["$", "v", "dtype", "shape"]), inner)
+        | st.fixed_dictionaries({"$": tags, "v": inner, "dtype": codes, "shape": inner})
+    ),
+)
+
+
+@settings(deadline=None)
+@given(structure=structures, start=st.integers(-1, 9), end=st.integers(-1, 9))
+def test_any_structure_is_loaded_or_refused(structure, start, end, tmp_path_factory):
+    store = Checkpoints(tmp_path_factory.getbasetemp() / "any-structure")
+    content = arrays_file(json.dumps(structure), {"a": {"data_offsets": [start, end]}}, bytes(8))
+    for text, suffix in ((content, "safetensors"), (json.dumps(structure).encode(), "json")):
+        with contextlib.suppress(CheckpointError):
+            store.load(*foreign(store, text, suffix))
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def endless(path):
+    path.symlink_to("/dev/zero")
+
+
+def elsewhere(path):
+    path.parent.parent.parent.joinpath("secret.json").write_bytes(b"1")
+    path.symlink_to("../../secret.json")
+
+
+def loop(path):
+    path.symlink_to(path.name)
+
+
+def folder(path):
+    path.mkdir()
+
+
+def dangling(path):
+    path.symlink_to("nothing")
+
+
+@pytest.mark.parametrize("make", [pipe, endless, elsewhere, loop, folder, dangling])
+@pytest.mark.parametrize("suffix", ["json", "safetensors", "files"])
+def test_what_is_no_file_of_ours_is_refused_at_once(store, make, suffix):
+    (store.root / "0").mkdir(parents=True)
+    make(store.root / f"0/1.{suffix}")
+    for content in (b"1", b"")[: 1 if make is folder else 2]:
+        with pytest.raises(CheckpointError):
+            store.load(f"0/1.{suffix}", hashlib.blake2b(content, digest_size=16).hexdigest())
+
+
+def test_a_folder_of_a_trial_that_leads_elsewhere(store, tmp_path):
+    """Nothing is read from there, and nothing removed."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "1.json").write_bytes(b"1")
+    store.root.mkdir()
+    (store.root / "0").symlink_to(tmp_path / "mine")
+    with pytest.raises(CheckpointError, match="leads out of"):
+        store.load("0/1.json", hashlib.blake2b(b"1", digest_size=16).hexdigest())
+    assert store.files() == [] and store.sweep(()) == 0
+    assert (tmp_path / "mine" / "1.json").exists()
+
+
+def test_a_root_that_is_a_link_is_the_users_own(store, tmp_path):
+    (tmp_path / "large disk").mkdir()
+    store.root.symlink_to(tmp_path / "large disk")
+    saved = store.save(0, 1, {"x": np.ones(2)})
+    assert store.load(saved.where, saved.digest)["x"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("make", [pipe, endless, loop])
+def test_files_hold_nothing_but_files(store, make):
+    """Said when it is saved, and refused when a stranger has put it there."""
+
+    def write(path):
+        (path / "a").write_bytes(b"abc")
+        (path / "latest").symlink_to("a")  # inside it may lead anywhere
+
+    saved = store.save(0, 1, Files(write))
+    assert (store.load(saved.where, saved.digest) / "latest").read_bytes() == b"abc"
+    make(store.root / saved.where / "b")
+    with pytest.raises(CheckpointError):
+        store.load(saved.where, saved.digest)
+    with pytest.raises((ValueError, RuntimeError, OSError)):
+        store.save(0, 2, Files(lambda path: make(path / "b")))
+    assert store.files() == [(0, 1)]
+
+
+def test_an_earlier_checkpoint_is_tried_when_the_last_one_is_hostile(session):
+    made = session(code.generator)
+    *_, first = made.run(job(0, 0, 2))
+    *_, last = made.run(job(0, 2, 4))
+    place = made.checkpoints.root / last.saved.where
+    for content in (HOSTILE["deep json"][0], HOSTILE["an empty scalar"][0]):
+        place.write_bytes(content)
+        digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+        sources = [checkpoint(0, last)._replace(digest=digest), checkpoint(0, first)]
+        *_, report = session(code.generator).run(job(0, 4, 5, sources))
+        assert (report.start, report.metrics["x"], report.failure) == (2, [3, 4, 5], None)
+        assert "going on from an earlier state" in report.note
+
+
+def test_names_that_collide_or_are_no_text(store):
+    tree = {
+        "a.b": np.ones(1), "a": {"b": np.zeros(2), "b#1": np.full(1, 7.0)}, "a.b#1": np.full(3, 2.0),
+        "__metadata__": np.full(2, 3.0), "\udcff": np.full(2, 4.0), ("a", "b"): np.full(2, 5.0),
+    }  # fmt: skip
+    saved = store.save(0, 1, tree)
+    assert same(tree, store.load(saved.where, saved.digest))
+    files = store.save(0, 2, Files(lambda path: Path(f"{path}/caf\udce9").write_text("x")))
+    store.load(files.where, files.digest)
 
 
 @pytest.mark.parametrize("where", ["/etc/passwd", "../0/1.json", "0/../1/1.json", "0/1.pickle", "0/1.json/..", ""])

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import training_code as code
 from jobs import checkpoint, job
 
-from tunesmith.execution import Command
+from tunesmith.execution import Command, temporary
+from tunesmith.temporary import alive
 
 
 def python(script, *arguments, **options):
@@ -112,3 +116,200 @@ def test_a_warm_command_saves_again(session):
     *_, report = made.run(job(0, 2, 4))
     *_, resumed = session(code.command).run(job(0, 4, 5, [checkpoint(0, report)]))
     assert resumed.metrics["x"] == [5]
+
+
+# -- its output -----------------------------------------------------------------------------------------------------
+
+
+def shell(script, **options):
+    return Command(["/bin/sh", "-c", script], **options)
+
+
+@pytest.mark.parametrize("child", ["sleep 600", "while :; do echo noise; done"])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_child_that_holds_the_output_does_not_hold_up_the_run(child, steps, session):
+    """The command itself has ended, so it is done, and its last line needs no end."""
+    script = f"""
+import os, subprocess, sys
+sys.stdout.write('{{"x": 1}}\\n{{"x": 2}}')
+sys.stdout.flush()
+child = subprocess.Popen(["/bin/sh", "-c", "sleep 0.2; {child}"])
+open(os.environ["TUNESMITH_SAVE"] + "/pid", "w").write(str(child.pid))
+"""
+    made = session(python(script))
+    *_, report = made.run(job(0, 0, steps))
+    child = int((made.checkpoints.load(report.saved.where, report.saved.digest) / "pid").read_text())
+    assert alive(child)
+    os.kill(child, signal.SIGKILL)
+    assert (report.failure, report.metrics) == (None, {"x": [1, 2][:steps]})
+
+
+def test_a_child_that_holds_the_output_of_a_command_that_says_too_little(session):
+    *_, report = session(shell("echo '{\"x\": 1}'; sleep 600 & exit 0")).run(job(0, 0, 2))
+    assert report.metrics["x"] == [1]
+    assert "ended by itself after step 1" in report.failure.error
+
+
+def test_what_a_broken_command_has_left_is_ended(session, tmp_path):
+    script = f"sleep 600 & echo $! > {tmp_path}/pid; exit 3"
+    *_, report = session(shell(script)).run(job(0, 0, 1))
+    assert "exit status 3" in report.failure.error
+    vanished([int((tmp_path / "pid").read_text())])
+
+
+@pytest.mark.parametrize(
+    ("written", "values"),
+    [
+        (rb"""b'{"x": 1}\r\n{"x": 2}\r\n'""", [1, 2]),
+        (rb"""b'10%\r20%\r{"x": 1}\r30%\n{"x": 2}'""", [1, 2]),  # a progress bar
+        (rb"""b'\xff\xfe\n{"x": 1}\n{"x" \xff}\n{"x": 2}\n'""", [1, 2]),
+        (rb"""b'{"x": 1}\n' + b'.' * 3_000_000 + b'\n{"x": 2}'""", [1, 2]),
+        (rb"""b'noise\n' * 200_000 + b'{"x": 1}\n{"x": 2}\n' + b'noise\n' * 200_000""", [1, 2]),
+    ],
+)
+def test_lines_of_any_kind(written, values, session):
+    *_, report = session(python(f"import os, sys; sys.stdout.buffer.write({written.decode()})")).run(job(0, 0, 2))
+    assert (report.failure, report.metrics) == (None, {"x": values})
+
+
+def test_a_command_that_goes_on_in_silence_is_waited_for(session):
+    script = """
+import os, sys, time
+print('{"x": 1}', flush=True)
+os.close(1)
+time.sleep(0.5)
+open(os.environ["TUNESMITH_SAVE"] + "/late", "w").close()
+"""
+    made = session(python(script))
+    *_, report = made.run(job(0, 0, 1))
+    assert [path.name for path in made.checkpoints.load(report.saved.where, report.saved.digest).iterdir()] == ["late"]
+
+
+# -- its end --------------------------------------------------------------------------------------------------------
+
+DRIVER = """
+import sys
+import tunesmith as ts
+from tunesmith.execution import Command
+if __name__ == "__main__":
+    script = "sleep 600 & echo $$ $! > $TUNESMITH_TRIAL.new; mv $TUNESMITH_TRIAL.new $TUNESMITH_TRIAL.pids; wait"
+    train = Command(["/bin/sh", "-c", script])
+    ts.tune(train, {"x": ts.Float(0, 1)}, minimise="x", trials=2, workers=int(sys.argv[1]), store=sys.argv[2])
+"""
+
+
+def vanished(pids):
+    """Wait until the processes are gone."""
+    until = time.monotonic() + 60
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < until, pids
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """A driver with commands that run, and their processes and those of its workers."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "driver.py").write_text(DRIVER)
+    started = []
+
+    def start(workers):
+        command = [sys.executable, str(tmp_path / "driver.py"), str(workers), str(tmp_path / "study.db")]
+        process = subprocess.Popen(command, cwd=tmp_path, process_group=0, stderr=subprocess.DEVNULL)
+        started.append(process)
+        until = time.monotonic() + 60
+        while len(found := list(tmp_path.glob("*.pids"))) < workers:
+            assert time.monotonic() < until and process.poll() is None
+            time.sleep(0.01)
+        commands = [int(pid) for path in found for pid in path.read_text().split()]
+        assert len(commands) == 2 * workers and all(map(alive, commands))
+        return process, commands
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("workers", "number"), [(1, signal.SIGKILL), (1, signal.SIGHUP), (1, signal.SIGQUIT), (2, signal.SIGKILL)]
+)
+def test_commands_end_with_their_driver(workers, number, driver):
+    """However that ends, and with all that they have started: the trial is trained anew, and not twice."""
+    process, commands = driver(workers)
+    process.send_signal(number)
+    process.wait(60)
+    vanished(commands)
+
+
+def test_commands_end_when_driver_and_workers_are_killed_together(driver):
+    process, commands = driver(2)
+    everyone = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+    workers = [pid for pid in everyone if pid != process.pid and pid not in commands and is_python(pid)]
+    assert len(workers) == 2
+    for pid in (process.pid, *workers):
+        os.kill(pid, signal.SIGSTOP)  # so that none of them sees the end of another
+    for pid in (process.pid, *workers):
+        os.kill(pid, signal.SIGKILL)
+    vanished(commands)
+
+
+def is_python(pid):
+    return "python" in psutil.Process(pid).name()
+
+
+FORK = """
+    import os, time
+    from tunesmith.execution import guard
+    begin = guard.Guard.__init__
+    def forked(self):
+        begin(self)
+        if os.fork() == 0:
+            open("forked.pid", "w").write(str(os.getpid()))
+            time.sleep(600)
+            os._exit(0)
+    guard.Guard.__init__ = forked
+    ts.tune("""
+
+
+def test_a_child_that_was_forked_does_not_keep_the_commands_of_its_dead_parent(driver, tmp_path):
+    """Like a library of the training code that forks: it has inherited all pipes."""
+    (tmp_path / "driver.py").write_text(DRIVER.replace("    ts.tune(", FORK))
+    process, commands = driver(1)
+    process.kill()
+    try:
+        vanished(commands)
+    finally:
+        os.kill(int((tmp_path / "forked.pid").read_text()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_killed_process_has_left_in_the_temporary_folder_is_swept(workers, driver, tmp_path):
+    process, commands = driver(workers)
+    left = list((tmp_path / "tmp").iterdir())
+    assert len(left) == workers
+    process.kill()
+    process.wait()
+    vanished([*commands, *(int(path.name.split("-")[-2]) for path in left)])
+    others = [
+        tmp_path / "tmp" / name for name in ("tunesmith-elsewhere-1-abc", "tunesmith-x", temporary.prefix() + "x")
+    ]
+    for path in others:
+        path.mkdir()
+    temporary.sweep()
+    assert sorted((tmp_path / "tmp").iterdir()) == sorted(others)
+
+
+def test_a_worker_that_was_killed_leaves_nothing(driver, tmp_path):
+    process, commands = driver(2)
+    worker = next(child for child in psutil.Process(process.pid).children() if is_python(child.pid))
+    its = {pid for pid in commands if pid in {child.pid for child in worker.children(recursive=True)}}
+    worker.kill()
+    vanished(its)
+    until = time.monotonic() + 60
+    while any(f"-{worker.pid}-" in path.name for path in (tmp_path / "tmp").iterdir()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert process.poll() is None

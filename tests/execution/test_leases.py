@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +86,14 @@ def test_jobs_asked_without_a_lease_are_nobodys_business(folder, worker):
         assert not lease.vanished(worker)
     with Lease(None) as lease:
         assert not lease.vanished("host-1-0123abcd")
+
+
+def test_a_relative_folder_is_meant_from_where_it_began(tmp_path, monkeypatch):
+    """Training code may change the directory; others must not take the driver for gone."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with Lease(Path("study.db.leases")) as one, Lease(Path("study.db.leases")) as two:
+        monkeypatch.chdir("elsewhere")
+        assert not one.vanished(two.id) and not two.vanished(one.id)
+        assert one.vanished("elsewhere-1-0123abcd")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere"]

@@ -112,7 +112,8 @@ def test_interrupted_workers_save(executor):
 def test_devices_and_threads(executor, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    made = executor(code.where, ("lr",), devices=[0, "cpu:3", (1, 0.5)])
+    monkeypatch.setattr("tunesmith.execution.devices.count_gpus", lambda: 7)
+    made = executor(code.where, ("lr",), devices=[0, "cpu:3", (1, 0.5), "cuda:1:0.5"])
     assert (made.slots, made.free) == (4, 4)
     for trial in range(4):
         made.submit(job(trial, 0, 1))
@@ -122,6 +123,24 @@ def test_devices_and_threads(executor, monkeypatch):
     )
     share = max(1, cores() // 4)
     assert seen == [(-1, 3, 1), (4, share, 1), (6, share, 1), (6, share, 1)]
+
+
+def test_a_device_that_is_not_there_is_an_error_at_the_start(executor, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("tunesmith.execution.devices.count_gpus", lambda: 1)
+    with pytest.raises(ValueError, match="device 'cuda:1' is not there"):
+        executor(code.where, ("lr",), devices=["cuda:0", "cuda:1"])
+
+
+def test_a_worker_refuses_to_train_elsewhere(executor, monkeypatch):
+    """Where the driver can't know what is there, and there is nothing."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-no-such-card")
+    monkeypatch.setattr("tunesmith.execution.devices.count_gpus", lambda: None)
+    made = executor(code.where, ("lr",), devices="cuda:0:0.5")
+    made.submit(job(0, 0, 1))
+    message = "device 'cuda:0:0.5' is not there: no GPU works with CUDA_VISIBLE_DEVICES=GPU-no-such-card"
+    with pytest.raises(ExecutionError, match=message):
+        collect(made)
 
 
 def test_without_devices_the_environment_stays(executor, monkeypatch):

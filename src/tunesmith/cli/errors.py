@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunesmith.errors import TunesmithError
+from tunesmith.errors import TunesmithError, printable
 
 
 class Misuse(TunesmithError, ValueError):  # noqa: N818 - not an error of the program
@@ -11,6 +11,10 @@ class Misuse(TunesmithError, ValueError):  # noqa: N818 - not an error of the pr
 
 def one_line(error: BaseException) -> str:
     """The message of an error without line breaks; with its class where the message alone may say too little."""
+    return printable(_message(error))
+
+
+def _message(error: BaseException) -> str:
     if hasattr(error, "format_message"):  # typer's own errors
         return " ".join(error.format_message().split())
     text = str(error)

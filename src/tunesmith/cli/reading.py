@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 import sys
 from collections import Counter
@@ -69,7 +67,7 @@ def summary(study: Study) -> dict[str, Any]:
     best = study.best
     return {
         "name": study.name,
-        "store": str(getattr(study.store, "path", "memory")),
+        "store": str(getattr(study.store, "address", "memory")),
         "goals": [f"{'maximise' if goal.maximise else 'minimise'} {goal.metric}" for goal in study.goals],
         "sampler": _written(study.definition.sampler, NOTHING.sampler),
         "scheduler": _written(study.definition.scheduler, NOTHING.scheduler),
@@ -299,10 +297,10 @@ def export(
         if json:
             output.as_json(rows)
         else:
-            sys.stdout.write(_csv(rows))
+            sys.stdout.write(output.as_csv(rows))
         return
     if out.suffix == ".csv":
-        out.write_text(_csv(rows), encoding="utf-8")
+        out.write_text(output.as_csv(rows), encoding="utf-8")
     elif out.suffix == ".json":
         out.write_text(output.encode(rows), encoding="utf-8")
     elif out.suffix == ".parquet":
@@ -321,14 +319,6 @@ def _steps(study: Study) -> list[Row]:
         told = sorted(set().union(*curves.values()))
         rows += [{"trial": trial.id, "step": step, **{n: curves[n].get(step) for n in names}} for step in told]
     return rows
-
-
-def _csv(rows: list[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _parquet(rows: list[Row], file: Path) -> None:

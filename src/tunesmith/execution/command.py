@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import json
 import os
 import re
+import select
 import shutil
-import signal
 import subprocess
-import tempfile
+import termios
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tunesmith import temporary
 from tunesmith.checkpoints import Files
 from tunesmith.errors import TunesmithError
 from tunesmith.execution.base import ContinueError, EndedError, current_job
+from tunesmith.execution.guard import Guard
 
 _PLACEHOLDER = re.compile(r"\{([\w.\-]+)\}")
+_LINES = re.compile(rb"\r\n|\r|\n")
 _TAIL = 2000  # characters of its output in the error of a command
+_CHUNK = 1 << 16  # bytes that are read at once
+_LOOK = 0.1  # seconds between two looks whether a command that says nothing has ended
 
 
 @dataclass
@@ -31,13 +38,15 @@ class Program:
     step: int
     folder: Path
     load: Path | None = None
-    process: subprocess.Popen[str] | None = None
+    process: subprocess.Popen[bytes] | None = None
+    guard: Guard | None = None
+    output: Iterator[str] = field(default_factory=lambda: iter(()))
     other: deque[str] = field(default_factory=lambda: deque(maxlen=20))
 
 
 @dataclass(frozen=True)
 class Command:
-    """An external command as a task. No shell is involved.
+    """An external command as a task. No shell sees its arguments. It ends with this process, however that ends.
 
     In the arguments ``{lr}`` stands for the value of the hyperparameter ``lr``, and ``{config}`` for the path of a
     JSON file with the configuration. The command prints one JSON object a step, the metrics, on a line of its own
@@ -102,13 +111,9 @@ class Command:
         return program
 
     def close(self, state: Program) -> None:
-        """Kill the process and remove its files."""
-        if state.process is not None:
-            if os.environ.get("TUNESMITH_WORKER"):
-                state.process.kill()
-            else:  # it leads a group of its own
-                with suppress(ProcessLookupError):
-                    os.killpg(state.process.pid, signal.SIGKILL)
+        """Kill the process, with all that it has started, and remove its files."""
+        if state.guard is not None:
+            state.guard.kill()
             _release(state)
         shutil.rmtree(state.folder, ignore_errors=True)
 
@@ -136,19 +141,20 @@ class Command:
             environment["TUNESMITH_ONCE"] = json.dumps(dict(job.once))
         values = {name: str(value) for name, value in config.items()} | {"config": str(state.folder / "config.json")}
         arguments = [_fill(os.fspath(argument), values) for argument in self.arguments]
-        group = None if os.environ.get("TUNESMITH_WORKER") else 0  # Ctrl-C is for the driver, not for the command
         with (state.folder / "errors").open("wb") as errors:
             try:
+                state.guard = Guard()  # Ctrl-C is for the driver, not for the command, which ends with the driver
                 state.process = subprocess.Popen(
                     arguments, cwd=self.cwd, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                    stderr=errors, text=True, errors="replace", process_group=group,
+                    stderr=errors, process_group=state.guard.group,
                 )  # fmt: skip
             except OSError as error:
                 raise TunesmithError(f"the command {arguments!r} can't be started: {error}") from None
+        state.output = _lines(state.process)
 
 
 def _folder(config: Mapping[str, Any]) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="tunesmith-"))
+    folder = temporary.folder()
     (folder / "config.json").write_text(json.dumps(dict(config)))
     return folder
 
@@ -166,14 +172,40 @@ def _fill(argument: str, values: Mapping[str, str]) -> str:
 
 def _next_metrics(state: Program) -> dict[str, Any] | None:
     """The next line that is a JSON object; None at the end of the output."""
-    assert state.process is not None
-    assert state.process.stdout is not None
-    for line in state.process.stdout:
+    for line in state.output:
         if line.lstrip().startswith("{"):
             with suppress(json.JSONDecodeError):
                 return dict(json.loads(line))
-        state.other.append(line)
+        state.other.append(f"{line}\n")
     return None
+
+
+def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
+    """What a process prints. It ends with the process: something that it left running may still hold its output."""
+    rest = b""
+    for chunk in _chunks(process):
+        *lines, rest = _LINES.split(rest + chunk)
+        yield from (line.decode(errors="replace") for line in lines)
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+def _chunks(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    assert process.stdout is not None
+    pipe = process.stdout.fileno()
+    waiting = select.poll()
+    waiting.register(pipe, select.POLLIN)
+    while process.poll() is None:
+        if waiting.poll(1000 * _LOOK):
+            chunk = os.read(pipe, _CHUNK)
+            if not chunk:
+                return
+            yield chunk
+    left = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, left)  # of the process itself: what comes later is from others
+    while left[0] and (chunk := os.read(pipe, min(left[0], _CHUNK))):
+        left[0] -= len(chunk)
+        yield chunk
 
 
 def _finish(state: Program) -> None:
@@ -182,6 +214,9 @@ def _finish(state: Program) -> None:
     status = state.process.wait()
     tail = (_tail(state.folder / "errors") or "".join(state.other))[-_TAIL:].strip()
     arguments = state.process.args
+    if status:
+        assert state.guard is not None
+        state.guard.kill()  # what a broken command has left is of no use to anyone
     _release(state)
     if status:
         raise TunesmithError(f"the command {arguments!r} failed with exit status {status}:\n{tail}")
@@ -198,8 +233,10 @@ def _tail(path: Path) -> str:
 
 
 def _release(state: Program) -> None:
-    assert state.process is not None
-    assert state.process.stdout is not None
-    state.process.stdout.close()
-    state.process.wait()
-    state.process = None
+    if state.process is not None:
+        assert state.process.stdout is not None
+        state.process.stdout.close()
+        state.process.wait()
+    if state.guard is not None:
+        state.guard.release()
+    state.process, state.guard, state.output = None, None, iter(())

@@ -32,7 +32,7 @@ class Lease:
 
     def __init__(self, folder: Path | None, seconds: float = 60.0) -> None:
         self.id = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
-        self.folder = folder
+        self.folder = None if folder is None else folder.absolute()  # training code may change the directory
         self.seconds = seconds
         self._ended = Event()
         self._file: int | None = None

@@ -15,9 +15,10 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from tunesmith import temporary
 from tunesmith.execution.adapters import as_task
 from tunesmith.execution.base import ExecutionError, Failure, Report
-from tunesmith.execution.devices import Device, parse
+from tunesmith.execution.devices import LOOK, Device, check, parse
 from tunesmith.execution.session import Options
 from tunesmith.execution.worker import MARK, READY, Broken, Setup, refuse_in_worker
 
@@ -80,6 +81,7 @@ class Processes:
 
     Raises:
         ExecutionError: ``train`` can't be sent to another process, or this process is itself a worker.
+        ValueError: a device is none, is given away more than once, or is not there.
     """
 
     def __init__(
@@ -94,13 +96,18 @@ class Processes:
         refuse_in_worker()
         as_task(train)  # says now what is wrong with it
         slots = parse(devices, workers)
+        certain = check(slots)
         code, in_script = _pickled(train)
         self._setup = Setup(_preparation() if in_script else None, code, options)
         self._time_limit = time_limit
         self._false_starts = 0
         self._stop = False
         self._told_to_stop = False
-        self._workers = [_Worker(slot.environment(len(slots)), options.warm) for slot in slots]
+        environments = [slot.environment(len(slots)) for slot in slots]
+        for slot, environment in zip(slots, environments, strict=True):
+            if slot.gpu and not certain:
+                environment[LOOK] = slot.name
+        self._workers = [_Worker(environment, options.warm) for environment in environments]
         for worker in self._workers:
             worker.send(self._setup)
 
@@ -157,6 +164,7 @@ class Processes:
                     worker.process.wait(max(0.0, until - monotonic()))
             worker.kill()
         self._workers = []
+        temporary.sweep()
 
     def _receive(self, worker: _Worker) -> list[Report]:
         try:
@@ -216,6 +224,7 @@ class Processes:
 
     def _replace(self, worker: _Worker) -> _Worker:
         worker.kill()
+        temporary.sweep()
         new = _Worker(worker.environment, worker.warm.maxlen or 0)
         self._workers[self._workers.index(worker)] = new
         new.send(self._setup)

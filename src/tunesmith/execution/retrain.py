@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from tunesmith import temporary
 from tunesmith.execution.adapters import as_task
 from tunesmith.execution.base import ExecutionError, Executor, Report
 from tunesmith.execution.inline import Inline
@@ -90,7 +91,7 @@ def retrain(
     last = schedule(steps - 1)
     runs = [_Run("the schedule", seed, _stretches(schedule, steps)) for seed in seeds]
     runs += [_Run("constant values", seed, [_Stretch(0, steps, last)]) for seed in seeds]
-    with tempfile.TemporaryDirectory(prefix="tunesmith-") as root:
+    with tempfile.TemporaryDirectory(prefix=temporary.prefix()) as root:
         options = Options((metric,), root, warm=1)
         with contextlib.closing(_executor(train, options, workers, len(runs))) as executor:
             ends = _drive(executor, runs, progress)

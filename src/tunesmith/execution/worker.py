@@ -14,6 +14,7 @@ from threading import Thread
 from typing import Any, NamedTuple, NoReturn
 
 from tunesmith.errors import TunesmithError
+from tunesmith.execution.devices import LOOK, find_gpu
 
 MARK = "TUNESMITH_WORKER"  #: set in the environment of a worker
 starting = False
@@ -75,6 +76,7 @@ def _start(connection: Connection) -> Any:
     global starting
     setup: Setup = _receive(connection)
     try:
+        _look_for_gpu()
         if setup.preparation is not None:
             from multiprocessing import spawn
 
@@ -90,6 +92,14 @@ def _start(connection: Connection) -> Any:
     except BaseException:
         _send(connection, Broken(traceback.format_exc()))
     return None
+
+
+def _look_for_gpu() -> None:
+    """Refuse to train on the processor where a GPU was asked for, and the driver could not tell whether it is there."""
+    device = os.environ.pop(LOOK, "")
+    if device and not find_gpu():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        raise TunesmithError(f"device {device!r} is not there: no GPU works with CUDA_VISIBLE_DEVICES={visible}")
 
 
 def _listen(connection: Connection, jobs: SimpleQueue[Any], session: Any) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from tunesmith.errors import TunesmithError
-from tunesmith.records import AnyEvent
+from tunesmith.records import AnyEvent, Asked, Changed
 
 
 class StoreError(TunesmithError):
@@ -21,15 +20,15 @@ class Store(Protocol):
     """The log of one study: an append-only list of events, numbered 1, 2, 3, ... without gaps."""
 
     def append(self, events: Sequence[AnyEvent], after: int | None = None) -> int:
-        """Append all events as one transaction, or none of them.
+        """Append all events as one transaction, or none of them. When it returns, the events are written.
 
         Args:
             events: what to append, in order.
             after: append only if the log has exactly this many events.
 
         Returns:
-            The number of the last event. 0 if nothing was appended, because the ask number of an ``Asked``
-            is taken already or the log is not ``after`` events long.
+            The number of the last event. 0 if nothing was appended, because the log is not ``after`` events long, or
+            an ``Asked`` does not follow from it (see :func:`follows`).
 
         Raises:
             StoreError: the store can't be written.
@@ -41,12 +40,37 @@ class Store(Protocol):
         ...
 
     def exclusive(self) -> AbstractContextManager[object]:
-        """Keep all other writers out while something is read, decided and appended."""
+        """Keep all other writers out while something is read, decided and appended.
+
+        What is appended inside is written at once, and stays if the section ends with an error.
+        """
         ...
 
     def close(self) -> None:
         """Let go of files and connections."""
         ...
+
+
+def follows(events: Sequence[AnyEvent], length: int, asks: int, changed: int) -> bool:
+    """Whether every ``Asked`` among events follows from the log that they are to be appended to.
+
+    Its ``ask`` must be the next free number, it must have seen no more than there is, and no later change of the
+    study may be in the log: it was decided for the study as it was before.
+
+    Args:
+        events: what is to be appended.
+        length: how many events the log has.
+        asks: how many of them are ``Asked``.
+        changed: the number of the last ``Changed`` among them, 0 where there is none.
+    """
+    for number, event in enumerate(events, length + 1):
+        if isinstance(event, Changed):
+            changed = number
+        elif isinstance(event, Asked):
+            if event.ask != asks or not changed <= event.seen < number:
+                return False
+            asks += 1
+    return True
 
 
 def open_store(address: str | os.PathLike[str] | Store | None, name: str, *, create: bool = True) -> Store:
@@ -71,7 +95,7 @@ def open_store(address: str | os.PathLike[str] | Store | None, name: str, *, cre
     if isinstance(address, (str, os.PathLike)):
         if "://" in str(address):
             raise StoreError(f"store {str(address)!r}: addresses are not supported, give the path of a SQLite file")
-        return SQLiteStore(Path(address), name, create=create)
+        return SQLiteStore(address, name, create=create)
     if not isinstance(address, Store):
         raise TypeError(f"store must be the path of a file, a store, or None for memory, not {address!r}")
     return address

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from threading import RLock
 
-from tunesmith.records import AnyEvent, Asked
+from tunesmith.records import AnyEvent, Asked, Changed
+from tunesmith.storage.base import follows
 
 
 class MemoryStore:
@@ -13,18 +14,18 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._events: list[AnyEvent] = []
-        self._asks: set[int] = set()
+        self._counted = (0, 0, 0)  # of so many events: how many are asks, and the number of the last change
         self._lock = RLock()
 
     def append(self, events: Sequence[AnyEvent], after: int | None = None) -> int:
         """See :meth:`tunesmith.storage.base.Store.append`."""
-        asks = {event.ask for event in events if type(event) is Asked}
+        events = list(events)
         with self._lock:
-            if (after is not None and after != len(self._events)) or asks & self._asks:
+            length, asks, changed = self._count()
+            if (after is not None and after != length) or not follows(events, length, asks, changed):
                 return 0
-            self._asks |= asks
-            self._events += events
-            return len(self._events)
+            self._events.extend(events)  # the only thing that changes: an interrupt comes before or after it
+            return length + len(events)
 
     def read(self, after: int = 0) -> list[AnyEvent]:
         """See :meth:`tunesmith.storage.base.Store.read`."""
@@ -36,3 +37,12 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+    def _count(self) -> tuple[int, int, int]:
+        """The length of the log, how many of its events are asks, and the number of the last change."""
+        length, asks, changed = self._counted
+        for number, event in enumerate(self._events[length:], length + 1):
+            asks += isinstance(event, Asked)
+            changed = number if isinstance(event, Changed) else changed
+        self._counted = len(self._events), asks, changed
+        return self._counted

@@ -9,10 +9,18 @@ Subclass one in a test module, supply ``make``, and pytest finds the checks::
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import itertools
 import math
+import os
+import resource
+import signal
+import sys
 import threading
 import time
+import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,11 +43,11 @@ from tunesmith import (
     replay,
     samplers,
 )
-from tunesmith.records import FailureKind, Opened, Told
+from tunesmith.records import Asked, Changed, FailureKind, Opened, Told
 from tunesmith.rng import Streams
 from tunesmith.samplers import Sampler
 from tunesmith.schedulers import Full, Scheduler
-from tunesmith.storage import Store
+from tunesmith.storage import Store, StoreError
 from tunesmith.study import Job
 from tunesmith.trials import Checkpoint
 
@@ -369,6 +377,12 @@ class StoreConformance:
         """The store under test, kept at ``place``."""
         raise NotImplementedError
 
+    def begun(self, place: Path) -> tuple[Store, Store]:
+        """A store whose log has one event, opened twice; where nobody else can open it, the second is the first."""
+        store, other = self.make(place), self.make(place)
+        store.append([self.opened()])
+        return store, other if other.read() else store
+
     def opened(self) -> Opened:
         """A first event."""
         study = Study(finite(), [GOAL])
@@ -380,6 +394,7 @@ class StoreConformance:
         told = [Told(i, i, 0, {"score": [i / 3]}, 0.5) for i in range(5)]
         assert store.append([self.opened()]) == 1
         assert store.append(told) == 6
+        assert store.append([]) == 6
         assert store.read() == [self.opened(), *told]
         assert store.read(after=4) == told[3:]
         assert store.read(after=6) == []
@@ -398,26 +413,239 @@ class StoreConformance:
 
     def test_others_are_kept_out(self, tmp_path: Path) -> None:
         """What is appended in an exclusive section comes before what others append meanwhile."""
-        store, other = self.make(tmp_path), self.make(tmp_path)
-        other = store if other.append([self.opened()]) and not store.read() else other
-        before = len(store.read())
+        store, other = self.begun(tmp_path)
         with store.exclusive():
-            thread = threading.Thread(target=lambda: other.append([Told(1, 1, 0, {"score": [1.0]})]))
+            thread = threading.Thread(target=lambda: other.append([_told(1)]))
             thread.start()
             time.sleep(0.05)
-            assert store.append([Told(0, 0, 0, {"score": [0.0]})], after=before) == before + 1
+            assert store.append([_told(0)], after=1) == 2
         thread.join(60)
-        assert [event.ask for event in store.read()[before:] if isinstance(event, Told)] == [0, 1]
+        assert [event.ask for event in store.read(1) if isinstance(event, Told)] == [0, 1]
+        store.close()
+        other.close()
+
+    def test_a_section_in_a_section(self, tmp_path: Path) -> None:
+        """The inner one ends nothing."""
+        store, other = self.begun(tmp_path)
+        with store.exclusive():
+            with store.exclusive():
+                pass
+            thread = threading.Thread(target=lambda: other.append([_told(1)]))
+            thread.start()
+            time.sleep(0.05)
+            assert store.append([_told(0)], after=1) == 2
+        thread.join(60)
+        assert len(store.read()) == 3
+        store.close()
+        other.close()
+
+    def test_what_was_appended_in_a_section_stays(self, tmp_path: Path) -> None:
+        """Also when it ends with an error; and then others have their turn."""
+        store, other = self.begun(tmp_path)
+        with contextlib.suppress(ZeroDivisionError), store.exclusive():
+            assert store.append([_told(0)]) == 2
+            1 / 0  # noqa: B018
+        assert other.append([_told(1)]) == 3
+        assert store.read(1) == other.read(1) == [_told(0), _told(1)]
         store.close()
         other.close()
 
     def test_an_ask_is_taken_once(self, tmp_path: Path) -> None:
         """Of two events with the same ask number the second is refused, with its whole batch."""
-        store = self.make(tmp_path)
-        study = Study(finite(), [GOAL])
-        study.ask()
-        asked = study.events()[1]
-        assert store.append([asked]) == 1
-        assert store.append([Told(0, 0, 0, {"score": [1.0]}), asked]) == 0
-        assert store.read() == [asked]
+        store, other = self.begun(tmp_path)
+        asked = _asked(0, seen=1)
+        assert store.append([asked]) == 2
+        assert other.append([_told(0), asked]) == 0
+        assert other.append([_asked(1, seen=2), _asked(1, seen=2)]) == 0
+        assert store.read(1) == other.read(1) == [asked]
         store.close()
+        other.close()
+
+    @pytest.mark.parametrize(
+        "refused",
+        [
+            lambda: [_asked(2, seen=2)],  # not the next number
+            lambda: [_asked(0, seen=2)],
+            lambda: [_asked(-1, seen=2)],
+            lambda: [_asked(1, seen=2), _asked(3, seen=3)],
+            lambda: [_asked(1, seen=3)],  # has seen more than there is
+            lambda: [_asked(1, seen=2), _asked(2, seen=4)],
+            lambda: [_asked(1, seen=10**6)],
+            lambda: [Changed(), _asked(1, seen=2)],  # decided for the study before the change
+            lambda: [Changed(), _asked(1, seen=3), _asked(2, seen=2)],
+        ],
+    )
+    def test_an_ask_that_does_not_follow_is_refused(self, refused: Callable[[], list[Any]], tmp_path: Path) -> None:
+        """Whatever went wrong in the process that appends: nothing is written."""
+        store, other = self.begun(tmp_path)
+        assert store.append([_asked(0, seen=1)]) == 2
+        assert other.append(refused()) == store.append([*refused(), _told(0)]) == 0
+        assert len(store.read()) == 2
+        assert other.append([_asked(1, seen=2), _asked(2, seen=3), _told(1), Changed(), _asked(3, seen=6)]) == 7
+        store.close()
+        other.close()
+
+    def test_an_ask_from_before_a_change_is_refused(self, tmp_path: Path) -> None:
+        """Others have changed the study meanwhile."""
+        store, other = self.begun(tmp_path)
+        assert other.append([Changed(), _told(0)]) == 3
+        assert store.append([_asked(0, seen=1)]) == 0
+        assert store.append([_asked(0, seen=2)]) == 4
+        store.close()
+        other.close()
+
+    def test_two_connections(self, tmp_path: Path) -> None:
+        """What one has appended the other can read at once; their events are numbered together."""
+        one, other = self.begun(tmp_path)
+        for i in range(20):
+            assert (one, other)[i % 2].append([_told(i)]) == i + 2
+            assert one.read(i + 1) == other.read(i + 1) == [_told(i)]
+        assert one.append([_told(0)], after=20) == 0
+        one.close()
+        assert other.append([_told(0)], after=21) == 22
+        other.close()
+
+    @pytest.mark.parametrize("what", ["append", "read", "exclusive", "append in a section"])
+    def test_interrupted_anywhere_it_goes_on(self, what: str, tmp_path: Path) -> None:
+        """An exception at any line, as Ctrl-C raises it: all events or none are written, and nobody is kept out."""
+        store, other = self.begun(tmp_path)
+        wanted: list[Any] = [self.opened()]
+
+        def work() -> None:
+            batch = [_told(len(wanted)), _told(-len(wanted))]
+            if what == "append":
+                store.append(batch)
+            elif what == "read":
+                store.read(len(wanted) - 1)
+            else:
+                with store.exclusive():
+                    store.read(len(wanted) - 1)
+                    if what == "append in a section":
+                        store.append(batch)
+
+        for line in itertools.count():
+            before = len(wanted)
+            if not interrupted(work, line):
+                break
+            wanted += [_told(before), _told(-before)] if len(other.read()) > before else []
+            for one in (store, other):
+                assert one.append([_told(len(wanted))]) == len(wanted) + 1
+                wanted.append(_told(len(wanted)))
+                assert one.read() == wanted
+        assert line > 0
+        store.close()
+        other.close()
+
+    def test_a_full_disk(self, tmp_path: Path) -> None:
+        """Where the file can grow no more nothing that was appended is lost, and it goes on when there is room."""
+
+        def fill() -> None:
+            store, _ = self.begun(tmp_path)
+            if store is _:
+                return
+            told = 1
+            _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, most))
+            try:
+                while told < 10_000:
+                    assert store.append([_told(told), _told(told + 1)]) == told + 2
+                    told += 2
+            except StoreError:
+                for _ in range(3):  # again and again
+                    with contextlib.suppress(StoreError), store.exclusive():
+                        told += 2 * bool(store.append([_told(told), _told(told + 1)]))
+            assert 1 < told < 10_000
+            assert len(store.read()) == told
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+            assert store.append([_told(told)]) == told + 1
+            assert self.make(tmp_path).read() == [self.opened(), *(_told(i) for i in range(1, told + 1))]
+
+        _in_child(fill)
+
+    @pytest.mark.parametrize("size", [1, 50])
+    def test_killed_in_the_middle_of_appending(self, size: int, tmp_path: Path) -> None:
+        """Whatever the process was told that it is appended is there after ``kill -9``, and batches are whole."""
+        store, other = self.begun(tmp_path)
+        if store is other:
+            pytest.skip("a store of one process dies with it")
+        store.close()
+        other.close()
+        for _ in range(5):
+            reader, writer = os.pipe()
+
+            def append(writer: int = writer) -> None:
+                own = self.make(tmp_path)
+                for number in itertools.count(len(own.read()), size):
+                    assert own.append([_told(i) for i in range(number, number + size)]) == number + size
+                    os.write(writer, f"{number + size}\n".encode())
+
+            child = _fork(append)
+            said = os.read(reader, 10)  # it has begun
+            time.sleep(0.02)
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            os.close(writer)
+            while more := os.read(reader, 1 << 16):
+                said += more
+            os.close(reader)
+            last = self.make(tmp_path)
+            length = len(last.read())
+            assert last.read() == [self.opened(), *(_told(i) for i in range(1, length))]
+            assert int(said.split()[-1]) <= length and (length - 1) % size == 0
+            assert last.append([_told(i) for i in range(length, length + size)]) == length + size
+            last.close()
+
+
+def _told(number: int) -> Told:
+    return Told(abs(number), abs(number), 0, {"score": [float(number)]})
+
+
+def _asked(ask: int, seen: int) -> Asked:
+    return Asked(ask, seen, ask, {"a": 1}, 0, 1)
+
+
+def interrupted(work: Callable[[], object], line: int) -> bool:
+    """Run something, with a KeyboardInterrupt at one of the lines that run beneath it. False: it has not so many."""
+    left = line
+    raised = False
+
+    def trace(frame: Any, event: str, arg: object) -> Any:
+        nonlocal left, raised
+        if frame.f_code is work.__code__ or "weakref" in frame.f_code.co_filename:  # their callbacks can't raise
+            return None
+        if event == "line" and not raised:
+            left -= 1
+            if left < 0:
+                raised = True
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    return raised
+
+
+def _fork(work: Callable[[], object]) -> int:
+    """Run something in a child that has nothing else to do; the number of its process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of libraries with threads: none of them is used there
+        child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    return child
+
+
+def _in_child(work: Callable[[], object]) -> None:
+    _, status = os.waitpid(_fork(work), 0)
+    assert os.waitstatus_to_exitcode(status) == 0, "see the traceback of the child"
