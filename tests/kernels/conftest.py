@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +82,15 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 
 @pytest.fixture
-def on_a_gpu() -> None:
+def on_a_gpu() -> Iterator[None]:
     """Skips where there is none; kernels must run where there is one and all that they need."""
-    jax = pytest.importorskip("jax")
-    if jax.default_backend() != "gpu":
-        pytest.skip("needs a GPU")
+    jax = pytest.importorskip("jax", minversion="0.10.2")
+    gpus = [device for device in jax.local_devices() if device.platform == "gpu"]
+    if not gpus or float(gpus[0].compute_capability) < 8:
+        pytest.skip("needs an NVIDIA GPU of compute capability 8.0")
     pytest.importorskip("triton", minversion="3.6")
-    pytest.importorskip("jax", minversion="0.10.2")
     from tunesmith.kernels import _launch
 
-    if any(float(device.compute_capability) < 8 for device in jax.local_devices()):
-        pytest.skip("needs a compute capability of 8.0")
     assert _launch.reason() is None
+    with jax.default_device(gpus[0]):
+        yield
