@@ -27,6 +27,7 @@ from functools import partial
 from typing import Any
 
 import jax
+from jax import lax
 from jax import numpy as jnp
 
 from tunesmith.kernels import _launch
@@ -116,27 +117,37 @@ def _choice(x: Any, kernel: Any, formula: Any, *given: Any) -> Any:
     return _launch.choose(partial(kernel, stride=stride), partial(formula, stride=stride), *arrays)
 
 
-# -- the plain formula -----------------------------------------------------------------------------------------------
+# -- the plain formula: sums in float32 and one rounding, as in the kernels --------------------------------------------
 
 
 def _formula(x: Any, filters: Any, stride: int) -> Any:
     """Shifted copies, one product."""
-    size, _, inputs, outputs = filters.shape
+    matrix = filters.astype(x.dtype).reshape(-1, filters.shape[3])
+    return jnp.matmul(_shifted(x, len(filters), stride), matrix, preferred_element_type=jnp.float32).astype(x.dtype)
+
+
+def _shifted(x: Any, size: int, stride: int) -> Any:
+    """The patches, written out."""
     height, width = x.shape[1:3]
     margin = (size // 2, size // 2)
     padded = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
     shifts = [padded[:, i : i + height : stride, j : j + width : stride] for i in range(size) for j in range(size)]
-    matrix = filters.astype(x.dtype).reshape(size * size * inputs, outputs)
-    sums = jnp.matmul(jnp.concatenate(shifts, -1), matrix, preferred_element_type=jnp.float32)
-    return sums.astype(x.dtype)
+    return jnp.concatenate(shifts, -1)
 
 
 def _formula_of_images(x: Any, filters: Any, slope: Any, stride: int) -> Any:
-    return jax.vjp(lambda x: _formula(x, filters, stride), x)[1](slope)[0]
+    """The slopes of the patches, each added to where its values are from."""
+    matrix = filters.astype(slope.dtype).reshape(-1, filters.shape[3])
+    patches = jnp.matmul(slope, matrix.T, preferred_element_type=jnp.float32)
+    shifted = partial(_shifted, size=len(filters), stride=stride)
+    return jax.linear_transpose(shifted, _array(x.shape, patches.dtype))(patches)[0].astype(x.dtype)
 
 
 def _formula_of_filters(x: Any, filters: Any, slope: Any, stride: int) -> Any:
-    return jax.vjp(lambda filters: _formula(x, filters, stride), filters)[1](slope)[0]
+    """The patches, transposed, times the slope."""
+    over = ((0, 1, 2), (0, 1, 2)), ((), ())
+    matrix = lax.dot_general(_shifted(x, len(filters), stride), slope, over, preferred_element_type=jnp.float32)
+    return matrix.reshape(filters.shape).astype(filters.dtype)
 
 
 # -- the kernels -----------------------------------------------------------------------------------------------------
