@@ -167,21 +167,20 @@ def test_lowers_for_a_gpu(pretended: Callable[..., str], shape: tuple[int, ...],
     "shape", [(8, 32, 32, 3, 16, 3, 1), (8, 28, 28, 16, 32, 3, 2), (8, 7, 7, 64, 64, 5, 1)], ids=str
 )
 def test_on_a_gpu(on_a_gpu: None, shape: tuple[int, ...], kind: Any) -> None:
-    """Tensor cores drop bits when they align the summands; TensorFloat-32 has 10 bits of each factor."""
-    x, filters, slope = arrays((2, *shape[1:]), jnp.bfloat16)
+    """Tensor cores drop bits where they align the summands; TensorFloat-32 takes ten bits of each factor."""
+    x, filters, slope = arrays((2, *shape[1:]), kind)
     exact = [each.astype(jnp.float32) for each in (x, filters, slope)]
-    if kind == jnp.float32:
-        exact = [each * 1.00390625001 for each in exact]
-    given_ = [each.astype(kind) for each in exact]
-    function = partial(conv, stride=shape[-1])
-    found = slopes(function, given_[0], exact[1], given_[2])
-    population = jax.vmap(partial(slopes, function))(*(each[None] for each in (given_[0], exact[1], given_[2])))
-    close(population, [each.astype(jnp.float32)[None] for each in found], 1e-5)
+    function = partial(slopes, partial(conv, stride=shape[-1]))
+    found = function(x, exact[1], slope)
     wanted = slopes(partial(reference, stride=shape[-1]), *exact)
     if kind == jnp.float32:
         close(found, wanted, 2.0**-9)
     else:
-        half_precision(found, wanted, jnp.bfloat16, 1e-4)
+        half_precision(found, wanted, kind, 1e-4)
+    twice = jax.vmap(function)(*(jnp.stack([each, 2 * each]) for each in (x, exact[1], slope)))
+    for alone, both in zip(found, twice, strict=True):
+        np.testing.assert_array_equal(alone, both[0])
+        np.testing.assert_array_equal(4 * alone, both[1])  # a power of two changes no rounding
 
 
 @pytest.mark.parametrize(
