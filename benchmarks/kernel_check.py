@@ -110,8 +110,7 @@ def arrays(members: int, *shapes: tuple[int, ...], kinds: tuple[Any, ...]) -> li
 
 def microseconds(function: Any, given: list[Any], repeat: int = 7, calls: int = 8) -> float:
     """Of one call on the device: several in one program, on inputs of their own; NaN where it can't be compiled."""
-    copies = [[array + number * 1e-3 if array.ndim > 1 else array for array in given] for number in range(calls)]
-    copies = [[c.astype(g.dtype) for c, g in zip(copy, given, strict=True)] for copy in copies]
+    copies = [jax.tree.map(lambda a, n=number: (a + 0.001 * n).astype(a.dtype), given) for number in range(calls)]
     program = jax.jit(lambda copies: [function(*copy) for copy in copies])
     try:
         jax.block_until_ready(program(copies))
