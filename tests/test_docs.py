@@ -16,6 +16,7 @@ from tunesmith.cli.app import app
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN = [page for page in PAGES if page.name != "design.md"]
+ON_PROCESSORS = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "error", "MPLBACKEND": "agg"}
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 
@@ -29,14 +30,14 @@ def test_the_code_runs(page: Path, tmp_path: Path) -> None:
     """All blocks of a page, one after the other, as the script that a reader would make of them."""
     script = tmp_path / "page.py"
     script.write_text("\n\n".join(blocks(page)), encoding="utf-8")
-    environment = os.environ | {"PYTHONWARNINGS": "error", "MPLBACKEND": "agg"}
+    environment = os.environ | ON_PROCESSORS
     done = subprocess.run(
         [sys.executable, script.name],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=3600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -59,10 +60,10 @@ def test_the_code_runs(page: Path, tmp_path: Path) -> None:
     ],
 )
 def test_the_examples_run(name: str, rest: list[str], metric: str, tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONWARNINGS": "error"}
+    environment = os.environ | ON_PROCESSORS
     command = [sys.executable, str(ROOT / "examples" / name), *rest]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=3600, check=False
     )
     assert done.returncode == 0, done.stderr
     assert metric in done.stdout

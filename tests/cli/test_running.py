@@ -177,7 +177,7 @@ def test_interrupt_and_resume(code: str, tmp_path: Path) -> None:
     while not (store.exists() and any(t.step for t in _trials(store))) and process.poll() is None:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=3600)
     assert process.returncode == 130 and "Traceback" not in err, err
     found = json.loads(out)
     assert found["outcome"] == "interrupted" and found["running"] == 0 and found["steps"] < 80

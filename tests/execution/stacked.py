@@ -336,7 +336,7 @@ class Stacked(ExecutorConformance):
         before = ts.Study.open(store)
         assert 60 <= sum(trial.step - trial.start for trial in before.trials) < 6 * 40
         before.close()
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3600, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         with ts.Study.open(store) as study:
             assert ts.replay(study) == []

@@ -74,7 +74,7 @@ def test_the_heart_beats(folder):
     with Lease(folder, seconds=0.2) as lease:
         path = folder / f"{lease.id}.lease"
         os.utime(path, (0, 0))
-        until = time.monotonic() + 30
+        until = time.monotonic() + 3600
         while path.stat().st_mtime == 0:
             assert time.monotonic() < until
             time.sleep(0.01)

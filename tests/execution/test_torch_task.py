@@ -48,12 +48,12 @@ TOY = Toy()
 
 
 class Test(Stacked):
-    train = TorchTask(Counting(), chunk=8)
+    train = TorchTask(Counting(), chunk=8, device="cpu")
 
     @staticmethod
     @cache
     def task(chunk=8, **given):
-        return TorchTask(TOY, chunk=chunk, **given)
+        return TorchTask(TOY, chunk=chunk, **({"device": "cpu"} | given))
 
 
 class Network:

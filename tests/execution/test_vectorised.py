@@ -141,11 +141,12 @@ def test_mistakes_are_explained(what, message, tmp_path):
 def test_members_are_dealt_out_to_several_devices(tmp_path):
     """The same study as on one device; four devices are simulated, which must be said before JAX starts."""
     environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
         "PYTHONPATH": str(Path(__file__).parent),
     }
     command = [sys.executable, "-W", "error", __file__, str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3600, check=False)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "True 4 True True\nTrue True\n")
 
 

@@ -25,7 +25,7 @@ from tunesmith.records import Asked, Failed, Told
 from tunesmith.trials import MAX_CRASHES, Trials
 
 KILLS = int(os.environ.get("TUNESMITH_KILLS", "12"))
-PATIENCE = 120.0  # seconds until something is taken for hanging
+PATIENCE = 3600.0  # seconds until something is taken for hanging
 
 
 class Scene:

@@ -4,6 +4,6 @@
 * `tunesmith.kernels.fused`: dense layers whose update is part of the backward pass.
 
 All are functions of one member, for the ``step`` of a `tunesmith.execution.JaxTask`; ``jax.vmap`` makes a population of
-them. They are written with Pallas, for its Triton backend; on other devices than NVIDIA's GPUs the same formulas are
-plain JAX. They need JAX, and ``import tunesmith`` imports none of them.
+them. They are written in Triton's language; where it is not there, or no NVIDIA GPU, the same formulas are plain JAX
+(`_launch` says what runs where). They need JAX, and ``import tunesmith`` imports none of them.
 """

@@ -1,11 +1,11 @@
-"""Convolutions of a population: an implicit product of matrices, in Pallas's Triton dialect.
+"""Convolutions of a population: an implicit product of matrices, by kernels in Triton's language.
 
 A convolution is a product: row ``r`` of the left matrix is the patch of the image around pixel ``r`` (``size * size *
 inputs`` values), the right one are the filters. Written out the left matrix is ``size ** 2`` times the image; here its
 tiles are gathered by the kernel from the image itself, mostly from the caches, and never stored. That works for each
-member alone, so ``vmap`` merely adds a dimension to the grid. (XLA's own convolution with filters for each member is a
-grouped one, and slower than the members one by one.) Where there are few outputs, a row of the product is a group of
-neighbouring pixels: their patches overlap, and are loaded as one.
+member alone: ``vmap`` merely adds programs. (XLA's own convolution with filters for each member is a grouped one, and
+slower than the members one by one.) Where there are few outputs, a row of the product is a group of neighbouring
+pixels: their patches overlap, and are loaded as one.
 
 Three products make up training, two kernels:
 
@@ -15,7 +15,8 @@ Three products make up training, two kernels:
 * the slope of the filters: transposed patches times the result's slope, in parts of the rows that XLA adds up.
 
 Sizes need not be powers of two, images of 28 x 28 or 7 x 7 are fine: what sticks out of a tile is masked. Other kinds
-of numbers than `KINDS`, and other devices, take a plain formula that writes the patches out.
+of numbers than `KINDS`, and places without kernels (`_launch` says which), take a plain formula that writes the patches
+out.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from typing import Any
 import jax
 from jax import lax
 from jax import numpy as jnp
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plgpu
+
+from tunesmith.kernels import _launch
 
 KINDS = (jnp.bfloat16, jnp.float16, jnp.float32)  # what the kernels multiply; others take the plain formula
 
@@ -113,30 +114,40 @@ def _choice(x: Any, kernel: Any, formula: Any, *given: Any) -> Any:
     filters = arrays[1]
     if x.dtype not in KINDS or max(x.size, x.size // filters.shape[2] * filters.shape[3]) >= 2**31:
         return formula(*arrays, stride)
-    return lax.platform_dependent(*arrays, cuda=partial(kernel, stride=stride), default=partial(formula, stride=stride))
+    return _launch.choose(partial(kernel, stride=stride), partial(formula, stride=stride), *arrays)
 
 
-# -- the plain formula -----------------------------------------------------------------------------------------------
+# -- the plain formula: sums in float32 and one rounding, as in the kernels --------------------------------------------
 
 
 def _formula(x: Any, filters: Any, stride: int) -> Any:
     """Shifted copies, one product."""
-    size, _, inputs, outputs = filters.shape
+    matrix = filters.astype(x.dtype).reshape(-1, filters.shape[3])
+    return jnp.matmul(_shifted(x, len(filters), stride), matrix, preferred_element_type=jnp.float32).astype(x.dtype)
+
+
+def _shifted(x: Any, size: int, stride: int) -> Any:
+    """The patches, written out."""
     height, width = x.shape[1:3]
     margin = (size // 2, size // 2)
     padded = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
     shifts = [padded[:, i : i + height : stride, j : j + width : stride] for i in range(size) for j in range(size)]
-    matrix = filters.astype(x.dtype).reshape(size * size * inputs, outputs)
-    sums = jnp.matmul(jnp.concatenate(shifts, -1), matrix, preferred_element_type=jnp.float32)
-    return sums.astype(x.dtype)
+    return jnp.concatenate(shifts, -1)
 
 
 def _formula_of_images(x: Any, filters: Any, slope: Any, stride: int) -> Any:
-    return jax.vjp(lambda x: _formula(x, filters, stride), x)[1](slope)[0]
+    """The slopes of the patches, each added to where its values are from."""
+    matrix = filters.astype(slope.dtype).reshape(-1, filters.shape[3])
+    patches = jnp.matmul(slope, matrix.T, preferred_element_type=jnp.float32)
+    shifted = partial(_shifted, size=len(filters), stride=stride)
+    return jax.linear_transpose(shifted, _array(x.shape, patches.dtype))(patches)[0].astype(x.dtype)
 
 
 def _formula_of_filters(x: Any, filters: Any, slope: Any, stride: int) -> Any:
-    return jax.vjp(lambda filters: _formula(x, filters, stride), filters)[1](slope)[0]
+    """The patches, transposed, times the slope."""
+    over = ((0, 1, 2), (0, 1, 2)), ((), ())
+    matrix = lax.dot_general(_shifted(x, len(filters), stride), slope, over, preferred_element_type=jnp.float32)
+    return matrix.reshape(filters.shape).astype(filters.dtype)
 
 
 # -- the kernels -----------------------------------------------------------------------------------------------------
@@ -161,6 +172,36 @@ class Patches:
     group: int
 
     @property
+    def height(self) -> int:
+        """Of the source."""
+        return self.source[1]
+
+    @property
+    def width(self) -> int:
+        """Of the source."""
+        return self.source[2]
+
+    @property
+    def channels(self) -> int:
+        """Of the source."""
+        return self.source[3]
+
+    @property
+    def target_height(self) -> int:
+        """Of the target."""
+        return self.target[1]
+
+    @property
+    def target_width(self) -> int:
+        """Of the target."""
+        return self.target[2]
+
+    @property
+    def target_channels(self) -> int:
+        """Of the target."""
+        return self.target[3]
+
+    @property
     def across(self) -> int:
         """Pixels in a row of a group's patches."""
         return self.taps + (self.group - 1) * self.stride
@@ -168,78 +209,58 @@ class Patches:
     @property
     def depth(self) -> int:
         """Values of a group's patches."""
-        return self.taps * self.across * self.source[3]
+        return self.taps * self.across * self.channels
 
     @property
     def outputs(self) -> int:
         """Results of a group."""
-        return self.group * self.target[3]
+        return self.group * self.target_channels
 
     @property
-    def extent(self) -> tuple[int, int, int]:
-        """Of one phase: batch, rows, groups in a row."""
-        batch, height, width, _ = self.target
-        return batch, pl.cdiv(height, self.phases), pl.cdiv(width, self.phases * self.group)
+    def down(self) -> int:
+        """Rows of pixels in one phase."""
+        return -(-self.target_height // self.phases)
+
+    @property
+    def right(self) -> int:
+        """Groups in a row of one phase."""
+        return -(-self.target_width // (self.phases * self.group))
 
     @property
     def rows(self) -> int:
         """Groups of one phase: rows of the product."""
-        return math.prod(self.extent)
+        return self.target[0] * self.down * self.right
 
-    def first(self, phase: Any) -> Any:
-        """The first source row (column) of a phase's first patch."""
-        return lax.div(phase + self.margin, self.phases) - (self.taps - 1)
-
-    def places(self, row: Any) -> tuple[Any, Any, Any]:
-        """Image, row and group of these rows of the product."""
-        _, height, width = self.extent
-        inner = lax.rem(row, height * width)
-        return lax.div(row, height * width), lax.div(inner, width), lax.rem(inner, width)
-
-    def pixels(self, row: Any, phase: tuple[Any, Any]) -> tuple[Any, ...]:
-        """Of these rows' patches: where the first value stands, its pixel, whether there is such a row."""
-        _, height, width, channels = self.source
-        image, top, left = self.places(row)
-        top = top * self.stride + self.first(phase[0])
-        left = left * (self.stride * self.group) + self.first(phase[1])
-        return ((image * height + top) * width + left) * channels, top, left, row < self.rows
-
-    def values(self, number: Any) -> tuple[Any, ...]:
-        """Of the values of these numbers in any patch: how far from the first, in pixels too, whether there is one."""
-        _, _, width, channels = self.source
-        tap, channel = lax.div(number, channels), lax.rem(number, channels)
-        down, right = lax.div(tap, self.across), lax.rem(tap, self.across)
-        return (down * width + right) * channels + channel, down, right, number < self.depth
-
-    def results(self, row: Any, phase: tuple[Any, Any], output: Any) -> tuple[Any, Any]:
-        """[rows, outputs]: where the results stand in the target, and whether they do."""
-        _, height, width, channels = self.target
-        image, i, left = self.places(row)
-        number, channel = lax.div(output, channels), lax.rem(output, channels)
-        i, left = i * self.phases + phase[0], left * (self.group * self.phases) + phase[1]
-        right = number * self.phases
-        place = (((image * height + i) * width + left) * channels)[:, None] + (right * channels + channel)[None, :]
-        inside = ((row < self.rows) & (i < height))[:, None] & (output < self.outputs)[None, :]
-        return place, inside & (left[:, None] + right[None, :] < width)
-
-    def load(self, source: Any, pixels: tuple[Any, ...], values: tuple[Any, ...]) -> Any:
-        """[pixels, values], zero outside of the image."""
-        _, height, width, _ = self.source
-        place, i, j = (pixel[:, None] + value[None, :] for pixel, value in zip(pixels[:3], values[:3], strict=True))
-        inside = (i >= 0) & (i < height) & (j >= 0) & (j < width) & pixels[3][:, None] & values[3][None, :]
-        return plgpu.load(source.at[place], mask=inside, other=0)
+    @property
+    def results(self) -> int:
+        """Values of the target."""
+        return math.prod(self.target)
 
 
-def _result(x: Any, filters: Any, stride: int, tiles: Tiles = PRODUCT, interpret: bool = False) -> Any:
-    size, _, inputs, outputs = filters.shape
+@dataclass(frozen=True)
+class Cut:
+    """Tiles of ``rows``, of ``depth`` values and of ``outputs``, and how many there are of each.
+
+    ``down`` counts tiles of rows, for the slope of the filters those of one of ``parts``.
+    """
+
+    rows: int
+    depth: int
+    outputs: int
+    down: int
+    deep: int
+    across: int
+    parts: int = 1
+
+
+def _result(x: Any, filters: Any, stride: int, tiles: Tiles = PRODUCT) -> Any:
+    size, outputs = filters.shape[0], filters.shape[3]
     target = (x.shape[0], -(-x.shape[1] // stride), -(-x.shape[2] // stride), outputs)
     patches = Patches(x.shape, target, size, stride, 1, size // 2, _group(target, 1, tiles))
-    return _product(patches, x, filters.reshape(1, size, size, inputs, outputs), tiles, interpret)
+    return _product(patches, x, filters[None], tiles)
 
 
-def _slope_of_images(
-    x: Any, filters: Any, slope: Any, stride: int, tiles: Tiles = PRODUCT, interpret: bool = False
-) -> Any:
+def _slope_of_images(x: Any, filters: Any, slope: Any, stride: int, tiles: Tiles = PRODUCT) -> Any:
     """It comes from the results it is part of: by filter rows ``(phase + margin) % stride + stride * tap``.
 
     The last of them meets the first source row.
@@ -251,88 +272,66 @@ def _slope_of_images(
     split = longer.reshape(taps, stride, taps, stride, inputs, outputs)[::-1, :, ::-1]
     turned = jnp.roll(split, -margin, (1, 3))  # by phase
     matrix = turned.transpose(1, 3, 0, 2, 5, 4).reshape(stride * stride, taps, taps, outputs, inputs)
-    return _product(patches, slope, matrix, tiles, interpret)
+    return _product(patches, slope, matrix, tiles)
 
 
-def _product(patches: Patches, source: Any, filters: Any, tiles: Tiles, interpret: bool) -> Any:
+def _product(patches: Patches, source: Any, filters: Any, tiles: Tiles) -> Any:
     """Patches times filters [phase, taps, taps, inputs, outputs]."""
-    depth, wide = _cut(patches.depth, tiles.depth, source), _cut(patches.outputs, tiles.outputs)
-    matrix = _padded(_grouped(patches, filters.astype(source.dtype)), depth, wide)
+    rows, depth = tiles.rows, _cut(patches.depth, tiles.depth, source)
+    outputs = _cut(patches.outputs, tiles.outputs)
+    down, deep, across = map(_tiles, (patches.rows, patches.depth, patches.outputs), (rows, depth, outputs))
+    cut = Cut(rows, depth, outputs, down, deep, across)
+    margins = (0, deep * depth - patches.depth), (0, across * outputs - patches.outputs)
+    matrix = jnp.pad(_grouped(patches, filters.astype(source.dtype)), ((0, 0), *margins))
 
-    def conv_product(source_ref: Any, matrix_ref: Any, result_ref: Any) -> None:
-        row = pl.program_id(0) * tiles.rows + jnp.arange(tiles.rows)
-        output = pl.program_id(1) * wide + jnp.arange(wide)
-        phase = lax.div(pl.program_id(2), patches.phases), lax.rem(pl.program_id(2), patches.phases)
-        pixels = patches.pixels(row, phase)
+    def launched(source: Any, matrix: Any) -> Any:
+        members = max(len(source), len(matrix))
+        return _launch.launch(
+            "conv_product",
+            [source, matrix],
+            [_array((members, *patches.target), source.dtype)],
+            programs=down * across * patches.phases**2 * members,
+            constants={
+                "patches": patches, "cut": cut,
+                "source_step": _launch.step(source, members), "matrix_step": _launch.step(matrix, members),
+            },
+            warps=tiles.warps, stages=tiles.stages,
+        )[0]  # fmt: skip
 
-        def add(number: Any, total: Any) -> Any:
-            left = patches.load(source_ref, pixels, patches.values(number * depth + jnp.arange(depth)))
-            right = matrix_ref[pl.ds(number * depth, depth), :]
-            return total + jnp.dot(left, right, preferred_element_type=jnp.float32)
-
-        zero = jnp.zeros((tiles.rows, wide), jnp.float32)
-        total = lax.fori_loop(0, matrix.shape[1] // depth, add, zero)
-        place, inside = patches.results(row, phase, output)
-        plgpu.store(result_ref.at[place], total.astype(source.dtype), mask=inside)
-
-    size = math.prod(patches.target)
-    result = pl.pallas_call(
-        conv_product,
-        out_shape=_array((size,), source.dtype),
-        grid=(pl.cdiv(patches.rows, tiles.rows), matrix.shape[2] // wide, patches.phases**2),
-        in_specs=[
-            pl.BlockSpec((source.size,), lambda row, output, phase: (0,)),
-            pl.BlockSpec((None, matrix.shape[1], wide), lambda row, output, phase: (phase, 0, output)),
-        ],
-        out_specs=pl.BlockSpec((size,), lambda row, output, phase: (0,)),
-        compiler_params=plgpu.CompilerParams(num_warps=tiles.warps, num_stages=tiles.stages),
-        interpret=interpret,
-    )(source.reshape(-1), matrix)
-    return result.reshape(patches.target)
+    return _launch.of_member(launched)(source, matrix)
 
 
-def _slope_of_filters(
-    x: Any, filters: Any, slope: Any, stride: int, tiles: Tiles = SLOPE, interpret: bool = False
-) -> Any:
+def _slope_of_filters(x: Any, filters: Any, slope: Any, stride: int, tiles: Tiles = SLOPE) -> Any:
     """The transposed patches times ``slope``: programs for parts of the rows, summed here."""
     size = filters.shape[0]
     patches = Patches(x.shape, slope.shape, size, stride, 1, size // 2, _group(slope.shape, 1, tiles))
-    depth, wide = _cut(patches.depth, tiles.depth), _cut(patches.outputs, tiles.outputs)
+    depth, outputs = _cut(patches.depth, tiles.depth), _cut(patches.outputs, tiles.outputs)
     rows = _cut(patches.rows, tiles.rows, x)
-    steps = max(1, min(tiles.span, pl.next_power_of_2(patches.rows)) // rows)
-    parts = pl.cdiv(patches.rows, steps * rows)
-    deep, broad = pl.cdiv(patches.depth, depth), pl.cdiv(patches.outputs, wide)
+    down = max(1, min(tiles.span, _power(patches.rows)) // rows)
+    deep, across, parts = map(_tiles, (patches.depth, patches.outputs, patches.rows), (depth, outputs, down * rows))
+    cut = Cut(rows, depth, outputs, down, deep, across, parts)
 
-    def conv_slope_of_filters(source_ref: Any, slope_ref: Any, part_ref: Any) -> None:
-        values = patches.values(pl.program_id(0) * depth + jnp.arange(depth))
-        output = pl.program_id(1) * wide + jnp.arange(wide)
-        first = pl.program_id(2) * (steps * rows) + jnp.arange(rows)
+    def launched(x: Any, slope: Any) -> Any:
+        members = max(len(x), len(slope))
+        return _launch.launch(
+            "conv_slope_of_filters",
+            [x, slope],
+            [_array((members, parts, deep * depth, across * outputs), jnp.float32)],
+            programs=deep * across * parts * members,
+            constants={
+                "patches": patches, "cut": cut,
+                "source_step": _launch.step(x, members), "slope_step": _launch.step(slope, members),
+            },
+            warps=tiles.warps, stages=tiles.stages,
+        )[0]  # fmt: skip
 
-        def add(number: Any, total: Any) -> Any:
-            row = first + number * rows
-            left = patches.load(source_ref, patches.pixels(row, (0, 0)), values)
-            place, inside = patches.results(row, (0, 0), output)
-            right = plgpu.load(slope_ref.at[place], mask=inside, other=0)
-            return total + jnp.dot(left.T, right, preferred_element_type=jnp.float32)
-
-        part_ref[...] = lax.fori_loop(0, steps, add, jnp.zeros((depth, wide), jnp.float32))
-
-    total = pl.pallas_call(
-        conv_slope_of_filters,
-        out_shape=_array((parts, deep * depth, broad * wide), jnp.float32),
-        grid=(deep, broad, parts),
-        in_specs=[pl.BlockSpec((each.size,), lambda inner, output, part: (0,)) for each in (x, slope)],
-        out_specs=pl.BlockSpec((None, depth, wide), lambda inner, output, part: (part, inner, output)),
-        compiler_params=plgpu.CompilerParams(num_warps=tiles.warps, num_stages=tiles.stages),
-        interpret=interpret,
-    )(x.reshape(-1), slope.reshape(-1))
-    return _ungrouped(patches, total.sum(0)).astype(filters.dtype)
+    return _ungrouped(patches, _launch.of_member(launched)(x, slope).sum(0)).astype(filters.dtype)
 
 
 def _group(target: tuple[int, ...], phases: int, tiles: Tiles) -> int:
     """As many neighbours as a tile has place for."""
-    fit = tiles.outputs // pl.next_power_of_2(target[3])
-    return max(1, min(tiles.group, fit, pl.next_power_of_2(pl.cdiv(target[2], phases))))
+    fit = tiles.outputs // _power(target[3])
+    return max(1, min(tiles.group, fit, _power(_tiles(target[2], phases))))
 
 
 def _grouped(patches: Patches, filters: Any) -> Any:
@@ -347,7 +346,7 @@ def _grouped(patches: Patches, filters: Any) -> Any:
 def _ungrouped(patches: Patches, matrix: Any) -> Any:
     """[taps, taps, inputs, outputs]: the sum over a group's neighbours, each moved back."""
     whole = matrix[: patches.depth, : patches.outputs].reshape(
-        patches.taps, patches.across, patches.source[3], patches.group, patches.target[3]
+        patches.taps, patches.across, patches.channels, patches.group, patches.target_channels
     )
     starts = range(0, patches.group * patches.stride, patches.stride)
     return sum(whole[:, at : at + patches.taps, :, number] for number, at in enumerate(starts))
@@ -360,10 +359,14 @@ def _array(shape: tuple[int, ...], kind: Any) -> Any:
 def _cut(size: int, tile: int, kind: Any = None) -> int:
     """A tile's length for this size; half of it for values of 4 bytes."""
     tile = tile // 2 if kind is not None and kind.dtype == jnp.float32 else tile
-    return max(16, min(tile, pl.next_power_of_2(size)))
+    return max(16, min(tile, _power(size)))
 
 
-def _padded(matrix: Any, depth: int, wide: int) -> Any:
-    """With zeros, to whole tiles."""
-    _, rows, columns = matrix.shape
-    return jnp.pad(matrix, ((0, 0), (0, -rows % depth), (0, -columns % wide)))
+def _tiles(size: int, tile: int) -> int:
+    """How many tiles cover it."""
+    return -(-size // tile)
+
+
+def _power(size: int) -> int:
+    """The next power of two."""
+    return 1 << (size - 1).bit_length()

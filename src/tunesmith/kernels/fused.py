@@ -18,10 +18,10 @@ What comes back is no gradient, hence the conditions:
 * the loss is differentiated as it is: a factor in front of it is a factor of the gradient;
 * nothing is done with the "gradient": no clipping by a global norm, no averaging over batches or devices.
 
-On CUDA one kernel (Pallas, Triton) reads a tile of the weights and of their momentum once, adds its share to the
-gradient of the inputs, and writes both back in place. That is for inputs of 16 bits (weights stay in float32):
-with float32 inputs the kernel was no faster than XLA. For these, elsewhere, and where shapes do not suit the kernel,
-the same formula is plain JAX. ``vmap`` over members adds a dimension to the kernel's grid.
+On a GPU one kernel, in Triton's language, reads a tile of the weights and of their momentum once, adds its share to
+the gradient of the inputs, and writes both back in place. That is for inputs of 16 bits (weights stay in float32):
+with float32 inputs the kernel was no faster than XLA. For these, where there are no kernels (`_launch` says where), and
+where shapes do not suit them, the same formula is plain JAX. ``vmap`` over members adds programs to the kernel.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from typing import Any, NamedTuple
 import jax
 from jax import lax
 from jax import numpy as jnp
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plgpu
+
+from tunesmith.kernels import _launch
 
 Layer = dict[str, Any]  # {"w", "b", "momentum": {"w", "b"}}
 
@@ -55,7 +55,6 @@ class Plan(NamedTuple):
     relu: bool = False
     forward: Tiles = Tiles(64, 64, 4, 2)
     backward: Tiles = Tiles(32, 64, 4, 2)
-    interpret: bool = False  # the kernels run on any platform, slowly
 
 
 class Rates(NamedTuple):
@@ -117,7 +116,7 @@ def _check(layer: Layer, x: Any) -> None:
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _dense(plan: Plan, layer: Layer, rates: Rates, x: Any) -> Any:
     ways = partial(_forward_kernel, plan), partial(_forward, plan)
-    return _choose(plan, *ways, x, x, layer["w"], layer["b"])
+    return _choose(*ways, x, x, layer["w"], layer["b"])
 
 
 def _dense_fwd(plan: Plan, *args: Any) -> tuple[Any, Any]:
@@ -129,20 +128,18 @@ def _dense_fwd(plan: Plan, *args: Any) -> tuple[Any, Any]:
 def _dense_bwd(plan: Plan, saved: Any, dy: Any) -> tuple[Layer, None, Any]:
     layer, rates, x, wanted = saved
     ways = (partial(way, plan, wanted is not None) for way in (_backward_kernel, _backward))
-    after, dx = _choose(plan, *ways, x, layer, rates, x, dy)
+    after, dx = _choose(*ways, x, layer, rates, x, dy)
     return after, None, dx
 
 
 _dense.defvjp(_dense_fwd, _dense_bwd, symbolic_zeros=True)
 
 
-def _choose(plan: Plan, kernel: Any, plain: Any, x: Any, *args: Any) -> Any:
+def _choose(kernel: Any, plain: Any, x: Any, *args: Any) -> Any:
     """``kernel(*args)`` where platform, batch and type suit it, else ``plain(*args)``."""
-    if plan.interpret:
-        return kernel(*args)
     if len(x) not in _BATCHES or x.dtype not in (jnp.bfloat16, jnp.float16):
         return plain(*args)
-    return lax.platform_dependent(*args, cuda=kernel, default=plain)
+    return _launch.choose(kernel, plain, *args)
 
 
 def _updated(w: Any, m: Any, slope: Any, rates: Rates) -> tuple[Any, Any]:
@@ -180,113 +177,71 @@ def _backward(plan: Plan, wanted: bool, layer: Layer, rates: Rates, x: Any, dy: 
 # -- kernels ----------------------------------------------------------------------------------------------------------
 
 
-class _Span(NamedTuple):
-    """``size`` places of an axis from ``start`` on; those from ``limit`` on are outside of the array."""
+class Shape(NamedTuple):
+    """Of a layer."""
 
-    start: Any
-    size: int
-    limit: int
-
-
-def _tiles(limit: int, size: int) -> tuple[int, int]:
-    """How many tiles cover an axis, and their size: what was asked for, if the axis is not shorter."""
-    size = min(size, max(16, pl.next_power_of_2(limit)))
-    return pl.cdiv(limit, size), size
-
-
-def _mask(spans: tuple[_Span, ...]) -> Any:
-    mask = None
-    for axis, (start, size, limit) in enumerate(spans):
-        if limit % size:
-            inside = start + lax.broadcasted_iota(jnp.int32, [span.size for span in spans], axis) < limit
-            mask = inside if mask is None else mask & inside
-    return mask
-
-
-def _load(ref: Any, *spans: _Span) -> Any:
-    """A tile; zeros outside of the array."""
-    mask = _mask(spans)
-    place = ref.at[tuple(pl.ds(span.start, span.size) for span in spans)]
-    return plgpu.load(place, mask=mask, other=None if mask is None else jnp.zeros((), ref.dtype))
-
-
-def _store(ref: Any, value: Any, *spans: _Span) -> None:
-    place = ref.at[tuple(pl.ds(span.start, span.size) for span in spans)]
-    plgpu.store(place, value.astype(ref.dtype), mask=_mask(spans))
-
-
-def _call(plan: Plan, tiles: Tiles, kernel: Any, grid: tuple[int, ...], shapes: Any, aliases: Any, *args: Any) -> Any:
-    return pl.pallas_call(
-        kernel,
-        grid=grid,
-        out_shape=shapes,
-        input_output_aliases=aliases,
-        interpret=plan.interpret,
-        compiler_params=plgpu.CompilerParams(num_warps=tiles.warps, num_stages=tiles.stages),
-    )(*args)
+    batch: int
+    inputs: int
+    outputs: int
 
 
 def _forward_kernel(plan: Plan, x: Any, w: Any, b: Any) -> Any:
-    """A program makes ``columns`` outputs of the whole batch, so that the weights are read once."""
-    inputs, outputs = w.shape
-    (down, rows), (across, columns) = _tiles(inputs, plan.forward.rows), _tiles(outputs, plan.forward.columns)
-    batch = _Span(0, len(x), len(x))
+    shape = Shape(len(x), *w.shape)
+    tiles = _fitting(plan.forward, shape)
 
-    def kernel(x_ref: Any, w_ref: Any, b_ref: Any, y_ref: Any) -> None:
-        here = _Span(pl.program_id(0) * columns, columns, outputs)
+    def launched(x: Any, w: Any, b: Any) -> Any:
+        members = max(len(x), len(w), len(b))
+        return _launch.launch(
+            "dense_forward",
+            [x, w, b],
+            [_array((members, shape.batch, shape.outputs), x.dtype)],
+            programs=-(-shape.outputs // tiles.columns) * members,
+            constants={
+                "shape": shape, "tiles": tiles, "relu": plan.relu,
+                "x_step": _launch.step(x, members), "w_step": _launch.step(w, members),
+                "b_step": _launch.step(b, members),
+            },
+            warps=tiles.warps, stages=tiles.stages,
+        )[0]  # fmt: skip
 
-        def add(i: Any, y: Any) -> Any:
-            span = _Span(i * rows, rows, inputs)
-            x = _active(plan, _load(x_ref, batch, span))
-            return y + _product(x, _load(w_ref, span, here).astype(x.dtype), (1, 0))
-
-        y = lax.fori_loop(0, down, add, jnp.zeros((batch.size, columns), jnp.float32))
-        _store(y_ref, y + _load(b_ref, here)[None], batch, here)
-
-    shape = jax.eval_shape(partial(_forward, plan), x, w, b)
-    return _call(plan, plan.forward, kernel, (across,), shape, {}, x, w, b)
+    return _launch.of_member(launched)(x, w, b)
 
 
 def _backward_kernel(plan: Plan, wanted: bool, layer: Layer, rates: Rates, x: Any, dy: Any) -> tuple[Layer, Any]:
-    """A program updates ``rows`` rows of the weights: it holds these columns of ``x`` and goes along the outputs.
+    shape = Shape(len(x), *layer["w"].shape)
+    tiles = _fitting(plan.backward, shape)
 
-    With the same tile of the weights it adds to the gradient of ``x``, and then writes the new tile in its place.
-    """
-    inputs, outputs = layer["w"].shape
-    (down, rows), (across, columns) = _tiles(inputs, plan.backward.rows), _tiles(outputs, plan.backward.columns)
-    batch = _Span(0, len(x), len(x))
-
-    def kernel(*refs: Any) -> None:
-        rates, (x_ref, dy_ref, *old), new = Rates(*(ref[...] for ref in refs[:3])), refs[3:9], refs[9:13]
-        here = _Span(pl.program_id(0) * rows, rows, inputs)
-        active = _active(plan, _load(x_ref, batch, here))
-
-        def update(j: Any, dx: Any) -> Any:
-            span = _Span(j * columns, columns, outputs)
-            dy, w, m = _load(dy_ref, batch, span), _load(old[0], here, span), _load(old[1], here, span)
-            for ref, value in zip(new[:2], _updated(w, m, _product(active, dy, (0, 0)), rates), strict=True):
-                _store(ref, value, here, span)
-            return dx + _product(dy, w.astype(dy.dtype), (1, 1)) if wanted else dx
-
-        dx = lax.fori_loop(0, across, update, jnp.zeros((batch.size, rows), jnp.float32) if wanted else ())
-        if wanted:  # x is read again: it would take registers all the way
-            dx = jnp.where(_load(x_ref, batch, here) > 0, dx, 0) if plan.relu else dx
-            _store(refs[13], dx, batch, here)
-
-        @pl.when(pl.program_id(0) == 0)
-        def biases() -> None:
-            def update(j: Any, nothing: None) -> None:
-                span = _Span(j * columns, columns, outputs)
-                slope = _load(dy_ref, batch, span).astype(jnp.float32).sum(0)
-                values = _updated(_load(old[2], span), _load(old[3], span), slope, rates)
-                for ref, value in zip(new[2:], values, strict=True):
-                    _store(ref, value, span)
-
-            lax.fori_loop(0, across, update, None)
+    def launched(*arrays: Any) -> list[Any]:
+        rates, x, dy, layer = arrays[:3], arrays[3], arrays[4], arrays[5:]
+        members = max(len(array) for array in arrays)
+        layer = tuple(jnp.broadcast_to(array, (members, *array.shape[1:])) for array in layer)
+        after: list[Any] = [_array(array.shape, array.dtype) for array in layer]
+        slope = _array((members, shape.batch, shape.inputs), x.dtype) if wanted else None
+        return _launch.launch(
+            "dense_backward",
+            [*rates, x, dy, *layer],
+            [*after, slope],
+            programs=-(-shape.inputs // tiles.rows) * members,
+            constants={
+                "shape": shape, "tiles": tiles, "relu": plan.relu,
+                "rate_steps": tuple(_launch.step(rate, members) for rate in rates),
+                "x_step": _launch.step(x, members), "dy_step": _launch.step(dy, members),
+            },
+            warps=tiles.warps, stages=tiles.stages,
+            in_place={5: 0, 6: 1, 7: 2, 8: 3},  # the layer
+        )  # fmt: skip
 
     momentum = layer["momentum"]
-    old = (layer["w"], momentum["w"], layer["b"], momentum["b"])
-    shapes = jax.eval_shape(lambda *same: same, *old, *([x] if wanted else []))
-    aliases = {5: 0, 6: 1, 7: 2, 8: 3}  # the layer is updated in place
-    w, m_w, b, m_b, *dx = _call(plan, plan.backward, kernel, (down,), shapes, aliases, *rates, x, dy, *old)
+    old = layer["w"], momentum["w"], layer["b"], momentum["b"]
+    w, m_w, b, m_b, *dx = _launch.of_member(launched)(*rates, x, dy, *old)
     return {"w": w, "b": b, "momentum": {"w": m_w, "b": m_b}}, dx[0] if wanted else None
+
+
+def _fitting(tiles: Tiles, shape: Shape) -> Tiles:
+    """No longer than the axes."""
+    rows, columns = (max(16, 1 << (size - 1).bit_length()) for size in shape[1:])
+    return tiles._replace(rows=min(tiles.rows, rows), columns=min(tiles.columns, columns))
+
+
+def _array(shape: tuple[int, ...], kind: Any) -> Any:
+    return jax.ShapeDtypeStruct(shape, kind)  # type: ignore[no-untyped-call]
