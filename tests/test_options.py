@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import pickle
 from typing import Any
@@ -277,6 +278,12 @@ def test_nearest_honours_constraints():
     ordered = ts.Space({name: ts.Float(0, 1) for name in names}, [ts.less_than("a", "b"), ts.less_than("b", "c")])
     found = ordered.nearest({"a": 0.5, "b": 0.5, "c": 0.49}, rng())
     assert ordered.contains(found) and all(abs(value - 0.5) < 0.2 for value in found.values())
+    many = [f"n{i}" for i in range(12)]
+    chain = ts.Space(
+        dict.fromkeys(many, ts.Integer(0, 200)), [ts.less_than(one, two) for one, two in itertools.pairwise(many)]
+    )
+    found = chain.nearest(dict.fromkeys(many, 100), rng())
+    assert chain.contains(found) and all(abs(value - 100) < 40 for value in found.values())
     weights = ts.Space({name: ts.Float(0, 1) for name in names}, [ts.sum_to(names, 1)])
     assert weights.nearest({"a": 0.4, "b": 0.8, "c": 0.8}, rng()) == pytest.approx({"a": 0.2, "b": 0.4, "c": 0.4})
 

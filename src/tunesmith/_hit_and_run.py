@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 
 Point = NDArray[np.float64]  #: [d], without NaN: what is not active has a place too
 
-TRIES = 20_000  #: points that a search looks at
-TURN = 100  #: of them in one part of the cube
+TRIES = 50_000  #: points that a search looks at, about
+TURN = 100  #: of them in one part of the cube without any progress, after which it goes on to another part
 HALVINGS = 7  #: sizes of these parts
 SHRINKS = 40  #: by which a move gives up
 
@@ -41,31 +42,34 @@ def find(conflicts: Callable[[Point], int], cube: Cube, rng: np.random.Generator
         cube: the columns.
         rng: source of randomness.
     """
-    d = len(cube.rates)
-    for turn in range(TRIES // TURN):
+    d, ordered, tries = len(cube.rates), list(cube.ordered), 0
+    for turn in count():
         scale = 0.5 ** (turn // 5 % HALVINGS)
         places = (np.zeros(d), np.ones(d), np.full(d, 0.5), rng.integers(0, 2, d).astype(float), rng.random(d))
         centre = places[turn % 5]
 
         def place(centre: Point = centre, scale: float = scale) -> Point:
             point = rng.random(d)
-            ordered = list(cube.ordered)
             point[ordered] = centre[ordered] + scale * (point[ordered] - centre[ordered])
             return point
 
         point = place()
-        least = conflicts(point)
-        for _ in range(TURN - 1):
-            if not least:
-                return point
+        least, idle = conflicts(point), 0
+        while least and idle < TURN:
             trial = place()
             if rng.random() < 0.5:
                 changed = rng.integers(d, size=2)
                 fresh, trial = trial, point.copy()
                 trial[changed] = fresh[changed]
-            count = conflicts(trial)
-            if count <= least:
-                point, least = trial, count
+            broken = conflicts(trial)
+            idle = 0 if broken < least else idle + 1
+            if broken <= least:
+                point, least = trial, broken
+            tries += 1
+        if not least:
+            return point
+        if tries >= TRIES:
+            break
     return None
 
 

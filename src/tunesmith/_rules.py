@@ -7,7 +7,7 @@ at once where their sum must stay). So the draws become uniform, whatever they b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
@@ -88,13 +88,18 @@ class Rules:
         self.places, self.nodes, self.by_name, self.on_rungs = places, nodes, by_name, on_rungs
 
     @cached_property
+    def groups(self) -> list[tuple[Place, ...]]:
+        """The rules between numbers, in groups that have no parameter in common."""
+        return connected(place for place in self.places if not isinstance(place.rule, Forbid))
+
+    @cached_property
     def thin(self) -> list[tuple[Place, ...]]:
         """The groups of rules that are drawn directly: those with a total for which scaling is not enough, and the
         thinnest of the others, until what is left to chance holds in a fiftieth of all draws.
         """
         direct: list[tuple[Place, ...]] = []
         others: list[tuple[float, tuple[Place, ...]]] = []
-        for group in connected(place for place in self.places if not isinstance(place.rule, Forbid)):
+        for group in self.groups:
             totals = [place.rule for place in group if isinstance(place.rule, SumTo)]
             if not totals:
                 others.append((self._chance(group), group))
@@ -118,22 +123,39 @@ class Rules:
         """Change the parameters of thin rules in a configuration to a draw in which these hold, if one is found."""
         levels = levels_of(self.nodes, config)
         for group in self.thin:
-            rules = [place.rule for place in group if place.is_active(levels)]
-            if not rules:
-                continue
-            free: dict[str, Axis] = {}
-            known: dict[str, tuple[float, float]] = {}
-            for node in (node for name in names_in(group) for node in self.by_name[name] if node.is_active(levels)):
-                if isinstance(node.axis, Held):
-                    known[node.name] = node.axis.low, node.axis.full
-                elif node.column < 0 or node.switch or node.axis.levels == 1:
-                    known[node.name] = number(config[node.name]), number(config[node.name])
-                else:
-                    free[node.name] = node.axis
-            rows = [found for rule in rules if (found := row(rule, free, known)) is not None]
-            totals = [[name for name in rule.names if name in free] for rule in rules if isinstance(rule, SumTo)]
-            values = {name: config[name] for name in free}
-            config.update(drawn(values, free, rows, totals, rng) or {})  # type: ignore[arg-type]  # numbers
+            self._change(config, group, levels, (), rng)
+
+    def repair(self, config: Config, kept: Container[str]) -> None:
+        """Sort the values of a configuration so that its rules hold, if they do then; some parameters are kept."""
+        levels = levels_of(self.nodes, config)
+        for group in self.groups:
+            self._change(config, group, levels, kept, None)
+
+    def _change(
+        self,
+        config: Config,
+        group: tuple[Place, ...],
+        levels: Mapping[int, int],
+        kept: Container[str],
+        rng: np.random.Generator | None,
+    ) -> None:
+        """Change the parameters of a group of rules to a draw, or without ``rng`` to their values in another order."""
+        rules = [place.rule for place in group if place.is_active(levels)]
+        if not rules:
+            return
+        free: dict[str, Axis] = {}
+        known: dict[str, tuple[float, float]] = {}
+        for node in (node for name in names_in(group) for node in self.by_name[name] if node.is_active(levels)):
+            if isinstance(node.axis, Held):
+                known[node.name] = node.axis.low, node.axis.full
+            elif node.column < 0 or node.switch or node.axis.levels == 1 or node.name in kept:
+                known[node.name] = number(config[node.name]), number(config[node.name])
+            else:
+                free[node.name] = node.axis
+        rows = [found for rule in rules if (found := row(rule, free, known)) is not None]
+        totals = [[name for name in rule.names if name in free] for rule in rules if isinstance(rule, SumTo)]
+        values = {name: config[name] for name in free}
+        config.update(drawn(values, free, rows, totals, rng) or {})  # type: ignore[arg-type]  # numbers
 
     def bounds(self) -> list[list[Bound]]:
         """For each node, what rules between parameters that are always active say of it and the ones before it."""
@@ -185,7 +207,7 @@ def drawn(
     axes: Mapping[str, Axis],
     rows: Sequence[Row],
     totals: Sequence[Sequence[str]],
-    rng: np.random.Generator,
+    rng: np.random.Generator | None,
 ) -> dict[str, float] | None:
     """Values that honour the rules, uniform in the unit cube among those that do, but for what the walk remembers of
     its beginning. A chain of continuous parameters of one range is exact.
@@ -195,12 +217,15 @@ def drawn(
         axes: of the same names.
         rows: the rules.
         totals: groups of names whose sums must stay as they are, each on grids of one step or without steps.
-        rng: source of randomness.
+        rng: source of randomness; None: no draw, but the same values in another order.
 
     Returns:
         values by name, or None where no beginning was found.
     """
     walk = _Walk(dict(values), axes, rows, totals)
+    if rng is None:
+        walk.sort()
+        return walk.values if walk.hold() else None
     if not walk.begin():
         return None
     for _ in range(min(10 + len(axes) ** 2, SWEEPS)):

@@ -616,8 +616,8 @@ class Space(Mapping[str, Domain]):
 
         Returns:
             a new configuration that honours the constraints. Where 100 moves break them: a short random walk from the
-            given one along what they allow, if that honours them, which may end where it began; else what smaller
-            steps from it find, else a sample.
+            given one along what they allow, if that honours them, which may end where it began; else one near it that
+            honours them, which declared rules help to find; else a sample.
         """
         if not 1 < number(factor) < math.inf:
             raise ValueError(f"factor={shown(factor)} must be > 1 and finite")
@@ -689,6 +689,9 @@ class Space(Mapping[str, Domain]):
         for other in (*map(further, NEARBY), anew):  # what is fixed stays in all of them
             for _ in range(MOVE_DRAWS):
                 new = self._moved(config, rng, other)
+                if self._broken(new) is None:
+                    return new
+                self._rules.repair(new, self.fixed)
                 if self._broken(new) is None:
                     return new
         return self.sample(rng, near)
