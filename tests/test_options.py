@@ -232,15 +232,17 @@ def test_fixed_in_the_log(fixed):
 
 def test_constraints_that_are_thin_move_only_what_is_not_fixed():
     names = [f"n{i}" for i in range(6)]
-    domains = {name: ts.Float(0.0, 1.0, fixed=name == "n2") for name in names}
-    space = ts.Space(domains, [lambda c: abs(sum(c.values()) - 3.0) < 1e-6])
-    start = dict.fromkeys(names, 0.5)
+    domains = {**dict.fromkeys(names, ts.Float(0.0, 0.9)), "n2": ts.Float(0.1, 0.9, log=True, fixed=True)}
+    share = ts.Fidelity(0.1, 1.0)
+    space = ts.Space({**domains, "share": share}, [lambda c: abs(sum(c[name] for name in names) - 3.11) < 1e-6])
+    start = {**dict.fromkeys(names, 0.5), "n2": 0.61, "share": 0.3}
+    assert space.decode(space.encode(start))["n2"] != start["n2"]  # rounded
     generator, config, seen = rng(), start, set()
     for _ in range(30):
         config = space.perturb(config, generator)
         space.check(config)
         seen.add(round(config["n0"], 3))
-        assert config["n2"] == 0.5
+        assert (config["n2"], config["share"]) == (0.61, 0.3)
     assert len(seen) > 5
 
 
@@ -278,6 +280,11 @@ def test_nearest_honours_constraints():
     ordered = ts.Space({name: ts.Float(0, 1) for name in names}, [ts.less_than("a", "b"), ts.less_than("b", "c")])
     found = ordered.nearest({"a": 0.5, "b": 0.5, "c": 0.49}, rng())
     assert ordered.contains(found) and all(abs(value - 0.5) < 0.2 for value in found.values())
+    mixed = ts.Space({"a": ts.Float(0, 9), "b": ts.Integer(0, 9), "c": ts.Ordinal([1, 3, 5])}, ordered.constraints)
+    for seed in range(20):
+        found = mixed.nearest({"a": 5.0, "b": 3, "c": 1}, rng(seed))
+        mixed.check(found)
+        assert [type(value) for value in found.values()] == [float, int, int]
     many = [f"n{i}" for i in range(12)]
     chain = ts.Space(
         dict.fromkeys(many, ts.Integer(0, 200)), [ts.less_than(one, two) for one, two in itertools.pairwise(many)]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -311,9 +312,11 @@ class _Walk:
         names = self.order()
         if any(set(group) != set(names) for group in self.totals):
             return
-        found = sorted(self.values.values(), reverse=True)
-        if all(self.axes[name].ends(value, value) for name, value in zip(names, found, strict=True)):
-            self.values = dict(zip(names, found, strict=True))
+        found = zip(names, sorted(self.values.values(), reverse=True), strict=True)
+        with suppress(ValueError):  # of what has no order
+            fitted: dict[str, Any] = {name: self.axes[name].nearest(value) for name, value in found}
+            if sorted(fitted.values()) == sorted(self.values.values()):
+                self.values = fitted
 
     def least(self) -> None:
         """Every value the least that the orders allow, the smallest first."""

@@ -678,7 +678,9 @@ class Space(Mapping[str, Domain]):
         if self._broken(home) is None:
             free = [j for j, column in enumerate(self.columns) if not column.fixed and column.kind != "unordered"]
             start, steps = self._filled(home, rng), STROLL * len(free)
-            return self.decode(_hit_and_run.leave(start, self.allows, self._cube(free), rng, steps, REACH))
+            new = self.decode(_hit_and_run.leave(start, self.allows, self._cube(free), rng, steps, REACH))
+            held = self.fixed | self.fidelities.keys()
+            return {name: home[name] if name in held else value for name, value in new.items()}
 
         def further(scale: float) -> Callable[[Axis, Scalar], Scalar]:
             return lambda axis, value: axis.jitter(value, rng, scale)
