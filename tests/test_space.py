@@ -272,7 +272,8 @@ def test_huge_ranges_stay_exact(domain):
     space = Space({"n": domain})
     for n in (domain.low, domain.low + 1, domain.high // 3, domain.high // 2 + 1, domain.high - 1, domain.high):
         assert space.decode(space.encode({"n": n})) == {"n": n}
-        assert space.perturb({"n": n}, rng()) != {"n": n}
+        moved = {space.perturb({"n": n}, generator)["n"] for generator in [rng()] for _ in range(40)}
+        assert moved - {n}
 
 
 def test_grids_of_floats_have_no_binary_noise():
@@ -415,9 +416,15 @@ def test_true_is_not_one_to_a_constraint():
 
 def test_constraints_that_leave_nothing():
     space = Space({"x": Integer(5, 9), "y": Integer(0, 4)}, [less_than("x", "y")])
-    with pytest.raises(ValueError, match=r"constraints leave \(almost\) nothing: .* less_than\('x', 'y'\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"constraints leave \(almost\) nothing: each of 25 .* breaks one, such as less_than\('x', 'y'\)",
+    ):
         space.sample(rng())
     assert list(space.configs()) == []
+    wide = Space({"x": Float(5, 9), "y": Float(0, 4)}, [less_than("x", "y")])
+    with pytest.raises(ValueError, match=r"each of 51000 draws breaks one, such as less_than\('x', 'y'\); loosen it"):
+        wide.sample(rng())
 
 
 def test_continuous_spaces_have_no_list(space):
@@ -564,22 +571,87 @@ def test_bounds_are_mirrors():
     assert sorted(perturbed(Float(0.1, 1.0, log=True), 1 / 1.1)) == pytest.approx([1 / 1.32, 1 / (1.2 / 1.1)])
 
 
-def test_integers_and_grids_move_at_least_one_level():
+def test_integers_and_grids_move_by_a_level_or_the_factor_and_stay_at_their_ends():
     assert perturbed(Integer(0, 10), 2) == {1, 3}
-    assert perturbed(Integer(0, 10), 0) == {1}
-    assert perturbed(Integer(0, 10), 10) == {8}
-    assert perturbed(Integer(1, 3), 3) == {2}
-    assert perturbed(Integer(1, 1024, log=True), 1) == {2}
-    assert perturbed(Integer(1, 1024, log=True), 100) == {83, 120}
+    assert perturbed(Integer(0, 10), 0) == {0, 1}
+    assert perturbed(Integer(0, 10), 10) == {8, 9, 10}
+    assert perturbed(Integer(1, 3), 3) == {2, 3}
+    assert perturbed(Integer(1, 1024, log=True), 1) == {1, 2}
+    assert perturbed(Integer(1, 1024, log=True), 100) == {83, 84, 119, 120, 121}
     assert perturbed(Integer(0, 100, step=10), 50) == {40, 60}
     assert perturbed(Float(0.0, 1.0, step=0.1), 0.5) == {0.4, 0.6}
+    assert perturbed(Float(-1.0, 1.0, step=0.25), 0.0) == {-0.25, 0.25}
 
 
-def test_ordinals_step_to_a_neighbour():
+def test_ordinals_step_to_a_neighbour_or_stay_at_their_ends():
     assert perturbed(Ordinal([16, 32, 64, 128]), 32) == {16, 64}
-    assert perturbed(Ordinal([16, 32, 64]), 64) == {32}
-    assert perturbed(Ordinal(["small", "large"]), "small") == {"large"}
+    assert perturbed(Ordinal([16, 32, 64]), 64) == {32, 64}
+    assert perturbed(Ordinal(["small", "large"]), "small") == {"small", "large"}
     assert perturbed(Ordinal([1]), 1) == {1}
+
+
+def visits(domain, move, steps=40_000):
+    """How often each level is visited by a walk, its neighbours' visits apart enough to be independent."""
+    space, generator = Space({"x": domain}), rng(4)
+    values = [config["x"] for config in space.configs()]
+    config, counts = {"x": values[0]}, dict.fromkeys(values, 0)
+    for _ in range(steps):
+        config = move(space, config, generator)
+        counts[config["x"]] += 1
+    return np.array(list(counts.values())) / steps
+
+
+LEVELS = {
+    "ordinal": Ordinal([16, 32, 64, 128]),
+    "two": Ordinal(["a", "b"]),
+    "integer": Integer(1, 4),
+    "large numbers": Integer(20, 30),
+    "many": Integer(0, 12),
+    "both signs": Integer(-6, 6),
+    "grid": Float(0.0, 1.0, step=0.125),
+    "logarithmic": Integer(1, 8, log=True),
+    "logarithmic grid": Float(0.5, 3.0, log=True, step=0.5),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "factor"),
+    [(kind, factor) for kind in LEVELS for factor in (1.2, 2.0) if factor < 2 or not kind.startswith("logarithmic")],
+)
+def test_without_selection_all_levels_are_visited_equally_often(kind, factor):
+    """Of logarithmic grids, as long as the factor is less than one level and a half."""
+    share = visits(LEVELS[kind], lambda space, config, generator: space.perturb(config, generator, factor))
+    assert share * len(share) == pytest.approx(np.ones(len(share)), abs=0.17)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in LEVELS if not kind.startswith("logarithmic")])
+@pytest.mark.parametrize("scale", [0.01, 0.2, 1.5])
+def test_jitter_visits_all_levels_equally_often_too(kind, scale):
+    share = visits(LEVELS[kind], lambda space, config, generator: space.jitter(config, generator, scale))
+    assert share * len(share) == pytest.approx(np.ones(len(share)), abs=0.2)
+
+
+def test_logarithmic_grids_of_many_levels_do_not_drift():
+    """Equally often at all levels would be a drift to large numbers: half of them are over 2,000."""
+    space, generator = Space({"n": Integer(1, 4000, log=True)}), rng()
+    config, logs = {"n": 60}, []
+    for _ in range(40_000):
+        config = space.perturb(config, generator, factor=1.5)
+        logs.append(math.log(config["n"]) / math.log(4000))
+    quarters = np.histogram(logs, bins=[0.2, 0.4, 0.6, 0.8, 1.0])[0]
+    assert quarters / quarters.mean() == pytest.approx(np.ones(4), abs=0.17)
+
+
+@pytest.mark.parametrize("domain", [Float(0.01, 1.0, log=True), Float(-2.0, 5.0), Float(0.0, 1.0), Float(3.0, 4.0)])
+def test_continuous_numbers_are_uniform_in_the_coordinate_in_which_they_move(domain):
+    space, generator = Space({"x": domain}), rng()
+    axis = domain.axis()
+    config, places = {"x": domain.low}, []
+    for _ in range(20_000):
+        config = space.perturb(config, generator, factor=float(1.2 + 0.3 * generator.random()))
+        places.append((axis._z(config["x"]) - axis.bottom) / (axis.top - axis.bottom))
+    counts = np.histogram(places, bins=5, range=(0, 1))[0]
+    assert counts / counts.mean() == pytest.approx(np.ones(5), abs=0.17)
 
 
 def test_categoricals_change_only_when_drawn_anew():
@@ -626,8 +698,8 @@ def test_values_of_before_a_migration():
     generator = rng()
     found = [narrow.perturb(before, generator) for _ in range(100)]
     assert [config["x"] for config in found] == pytest.approx([0.1 / 1.2] * 100)
-    assert {config["n"] for config in found} == {3}
-    assert {config["o"] for config in found} == {16}
+    assert {config["n"] for config in found} == {3, 4}
+    assert {config["o"] for config in found} == {16, 32}
     assert {config["k"] for config in found} == {"a", "b"}
     assert {config["new"] for config in found} == set(range(10))
     assert before == {"x": 0.9, "n": 50, "o": 64, "k": "gone", "dropped": 3}
@@ -669,7 +741,8 @@ def test_jitter_is_gaussian_in_the_cube():
     moves = np.array([space.encode(space.jitter(start, generator, 0.05)) for _ in range(4000)]) - space.encode(start)
     assert np.std(moves, axis=0) == pytest.approx([0.05, 0.05, 0.0], rel=0.04)
     assert np.mean(moves, axis=0) == pytest.approx([0, 0, 0], abs=0.003)
-    assert {space.jitter({"x": 0.01, "n": 1, "k": 1}, generator, 1e-9)["n"] for _ in range(50)} == {2}
+    assert {space.jitter({"x": 0.01, "n": 1, "k": 1}, generator, 1e-9)["n"] for _ in range(50)} == {1, 2}
+    assert {space.jitter({"x": 0.01, "n": 7, "k": 1}, generator, 1e-9)["n"] for _ in range(50)} == {6, 8}
 
 
 def test_moves_do_not_drift():

@@ -10,7 +10,22 @@ from tunesmith.costs import Budget
 from tunesmith.errors import TunesmithError
 from tunesmith.records import Constraint, Goal
 from tunesmith.replay import replay
-from tunesmith.space import Categorical, Constant, Fidelity, Float, Integer, Ordinal, Prior, Space, forbid, less_than
+from tunesmith.space import (
+    Categorical,
+    Constant,
+    Fidelity,
+    Float,
+    Integer,
+    Option,
+    Ordinal,
+    Prior,
+    Space,
+    forbid,
+    less_than,
+    require,
+    sum_at_most,
+    sum_to,
+)
 from tunesmith.study import Job, Study
 from tunesmith.trials import Checkpoint, Trial
 
@@ -34,6 +49,7 @@ __all__ = [
     "Goal",
     "Integer",
     "Job",
+    "Option",
     "Ordinal",
     "Prior",
     "Space",
@@ -43,8 +59,11 @@ __all__ = [
     "forbid",
     "less_than",
     "replay",
+    "require",
     "samplers",
     "schedulers",
+    "sum_at_most",
+    "sum_to",
     "tune",
 ]
 

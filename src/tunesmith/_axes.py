@@ -20,7 +20,20 @@ from numpy.typing import NDArray
 
 Scalar = str | int | float | bool | None
 
+LONGEST = 100  #: characters of a value that an error shows
+LISTED = 20  #: options that an error lists
+LARGEST = 2**63 - 1  #: integer that every store can hold
+
 # -- checks -------------------------------------------------------------------------------------------------------
+
+
+def shown(value: object, longest: int = LONGEST) -> str:
+    """A value as an error shows it: in one line, and not without end."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # an integer of more than 4300 digits, an object whose repr fails
+        text = f"{type(value).__name__} that can't be shown"
+    return text if len(text) <= longest else f"{text[: longest - 20]}...{text[-10:]}"
 
 
 def number(value: object) -> float:
@@ -30,43 +43,63 @@ def number(value: object) -> float:
     if isinstance(value, Real) and not isinstance(value, bool):
         try:
             return float(value)
-        except OverflowError:
-            return math.copysign(math.inf, int(value))  # type: ignore[call-overload]  # only integers are that large
+        except OverflowError:  # only integers and fractions are that large
+            return math.inf if value > 0 else -math.inf  # type: ignore[operator]  # Real lacks >
     return math.nan
 
 
 def real(name: str, value: object) -> float:
     x = number(value)
     if math.isnan(x) and not isinstance(value, float):
-        raise TypeError(f"{name}={value!r} must be a number")
+        raise TypeError(f"{name}={shown(value)} must be a number")
     if not abs(x) <= 1e300:
-        raise ValueError(f"{name}={value!r} must be finite and at most 1e300 in size")
+        raise ValueError(f"{name}={shown(value)} must be finite and at most 1e300 in size")
     return x
 
 
 def integer(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name}={value!r} must be an integer")
+        raise TypeError(f"{name}={shown(value)} must be an integer")
     return int(value)
+
+
+def flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}={shown(value)} must be True or False")
+    return bool(value)
+
+
+def text(name: str, value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{name} {shown(value)} has half a character (a lone surrogate), which no file can hold: write it otherwise"
+        ) from None
+    return str(value)
 
 
 def scalar(name: str, value: object) -> Scalar:
     if isinstance(value, np.generic):
         value = value.item()
     if value is not None and not isinstance(value, str | int | float):
-        raise TypeError(f"{name} {value!r} must be a string, a number, a boolean or None")
+        raise TypeError(f"{name} {shown(value)} must be a string, a number, a boolean or None")
+    if isinstance(value, str):
+        return text(name, value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} {value!r} must be finite")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError(f"{name} {shown(value)} must be at most 2**63 - 1 in size: write it as a float or a string")
     return value
 
 
-def scalars(name: str, values: object) -> tuple[Scalar, ...]:
+def scalars(name: str, values: object, example: str) -> tuple[Scalar, ...]:
     """Distinct scalars in the order given; 1, 1.0 and True are three."""
     if isinstance(values, str | bytes | set | frozenset) or not isinstance(values, Iterable):
-        raise TypeError(f"{name}={values!r} must be a list or a tuple")
+        raise TypeError(f"{name}={shown(values)} must be a list or a tuple, such as {example}")
     scalars = tuple(scalar(f"{name}:", value) for value in values)
     if not scalars:
-        raise ValueError(f"{name} must not be empty")
+        raise ValueError(f"{name} must not be empty: give at least one, such as {example}")
     seen: set[tuple[type, Scalar]] = set()
     for value in scalars:
         if (type(value), value) in seen:
@@ -80,6 +113,18 @@ def reflect(x: float, low: float, high: float) -> float:
     width = high - low
     t = (x - low) % (2 * width)
     return low + (t if t <= width else 2 * width - t)
+
+
+def symlog(x: float, floor: float, height: float = 1.0) -> float:
+    """A symmetric logarithm: linear up to ``floor``, where it is ``height``, and logarithmic beyond."""
+    size = abs(x) / floor
+    return math.copysign(height * size if size <= 1 else height + math.log(size), x)
+
+
+def symexp(z: float, floor: float, height: float = 1.0) -> float:
+    """The inverse of `symlog`."""
+    size = abs(z)
+    return math.copysign(floor * (size / height if size <= height else math.exp(size - height)), z)
 
 
 # -- axes: one parameter's values against [0, 1] ------------------------------------------------------------------
@@ -110,6 +155,14 @@ class Axis(ABC):
     def nearest(self, value: object) -> Scalar:
         """The value brought into the domain; ValueError where none is near it."""
 
+    @abstractmethod
+    def between(self, low: float, high: float, rng: np.random.Generator) -> Scalar:
+        """One of the values from ``low`` to ``high``, uniform in [0, 1]; None where there is none. For numbers only."""
+
+    @abstractmethod
+    def ends(self, low: float, high: float) -> tuple[float, float] | None:
+        """The least and the greatest of the values from ``low`` to ``high``; None where there is none."""
+
     def canonical(self, value: object) -> Scalar:
         """The value in the parameter's own type; ValueError where it breaks the rule."""
         self.encode(value)
@@ -117,7 +170,7 @@ class Axis(ABC):
 
     @abstractmethod
     def perturb(self, value: Scalar, rng: np.random.Generator, shift: float) -> Scalar:
-        """A neighbour at the distance ``shift`` (the logarithm of a factor), up or down."""
+        """A neighbour at the distance ``shift`` (the logarithm of a factor), up or down; the ends are mirrors."""
 
     @abstractmethod
     def jitter(self, value: Scalar, rng: np.random.Generator, scale: float) -> Scalar:
@@ -157,25 +210,29 @@ class Line(Axis):
             raise ValueError(self.rule)
         return self._clip(x)
 
+    def between(self, low: float, high: float, rng: np.random.Generator) -> float | None:
+        ends = self.ends(low, high)
+        if ends is None:
+            return None
+        least, most = self.encode(ends[0]), self.encode(ends[1])
+        return min(max(self.decode(least + (most - least) * rng.random()), ends[0]), ends[1])
+
+    def ends(self, low: float, high: float) -> tuple[float, float] | None:
+        low, high = max(low, self.low), min(high, self.high)
+        return (low, high) if low <= high else None
+
     def perturb(self, value: Scalar, rng: np.random.Generator, shift: float) -> float:
-        return self.walk(number(value), shift if rng.random() < 0.5 else -shift)
+        """Equal steps up and down cancel in the coordinate z; the bounds are mirrors, so that z becomes uniform."""
+        step = shift if rng.random() < 0.5 else -shift
+        z = reflect(self._z(number(value)) + step, self.bottom, self.top)
+        return self._clip(math.exp(z) if self.log else symexp(z, self.floor))
 
     def jitter(self, value: Scalar, rng: np.random.Generator, scale: float) -> float:
         return self.decode(reflect(self.encode(value) + scale * rng.standard_normal(), 0.0, 1.0))
 
-    def walk(self, x: float, shift: float) -> float:
-        """Move by ``shift`` in the coordinate z, in which equal steps up and down cancel; mirrored at the bounds."""
-        z = reflect(self._z(x) + shift, self.bottom, self.top)
-        if self.log:
-            return self._clip(math.exp(z))
-        return self._clip(z * self.floor if abs(z) <= 1 else math.copysign(self.floor * math.exp(abs(z) - 1), z))
-
     def _z(self, x: float) -> float:
         """``log x``; for linear scales a symmetric logarithm, linear within ``floor`` of zero so that zero can move."""
-        if self.log:
-            return math.log(x)
-        size = abs(x) / self.floor
-        return math.copysign(size if size <= 1 else 1 + math.log(size), x)
+        return math.log(x) if self.log else symlog(x, self.floor)
 
     def _clip(self, x: float) -> float:
         return self.low if x < self.low else self.high if x > self.high else x
@@ -211,17 +268,21 @@ class Levels(Axis):
     def snap(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
         return (np.minimum(np.floor(u * self.levels), self.levels - 1) + 0.5) / self.levels
 
+    def edge(self, level: int) -> float:
+        """Where the bin of a level begins."""
+        return level / self.levels
+
     def jitter(self, value: Scalar, rng: np.random.Generator, scale: float) -> Scalar:
         old, step = self.level(value), scale * rng.standard_normal()
-        return self.settle(old, self.index(reflect(self.centre(old) + step, 0.0, 1.0)), 1 if step > 0 else -1)
+        u = self.centre(old) + step
+        if self.edge(old) < u < self.edge(old + 1):  # too short a step becomes one level, so that small ones move too
+            return self.beside_or_stay(old, 1 if step > 0 else -1)
+        return self.value(self.index(reflect(u, 0.0, 1.0)))
 
-    def settle(self, old: int, new: int, direction: int) -> Scalar:
-        """The new level's value; where it is the old one the neighbour's, inwards at the ends."""
-        if new == old:
-            new = old + direction
-            if not 0 <= new < self.levels:
-                new = old - direction
-        return self.value(min(max(new, 0), self.levels - 1))
+    def beside_or_stay(self, level: int, direction: int) -> Scalar:
+        """The neighbour's value, the same at an end: that is symmetric, so all levels are visited equally often."""
+        new = level + direction
+        return self.value(new if 0 <= new < self.levels else level)
 
 
 class Grid(Levels):
@@ -258,10 +319,53 @@ class Grid(Levels):
     def nearest(self, value: object) -> Scalar:
         return self.value(self.beside(self.line.nearest(value)))
 
+    def between(self, low: float, high: float, rng: np.random.Generator) -> Scalar:
+        levels = self._levels(low, high)
+        if levels is None:
+            return None
+        least, most = self.edge(levels[0]), self.edge(levels[1] + 1)
+        level = self.index(least + (most - least) * rng.random())
+        return self.value(min(max(level, levels[0]), levels[1]))
+
+    def ends(self, low: float, high: float) -> tuple[float, float] | None:
+        levels = self._levels(low, high)
+        return None if levels is None else (self.value(levels[0]), self.value(levels[1]))
+
+    def _levels(self, low: float, high: float) -> tuple[int, int] | None:
+        """The first and the last level whose value lies between ``low`` and ``high``."""
+        if low > self.high or high < self.low:
+            return None
+        first, last = self.beside(max(low, self.low)), self.beside(min(high, self.high))
+        first += self.value(first) < low
+        last -= self.value(last) > high
+        return (first, last) if first <= last else None
+
     def perturb(self, value: Scalar, rng: np.random.Generator, shift: float) -> Scalar:
-        direction = 1 if rng.random() < 0.5 else -1
-        new = self.beside(self.line.walk(number(value), direction * shift))
-        return self.settle(self.level(value), new, direction)
+        """A random place of the level's cell moves by ``shift``, and the level is where it arrives.
+
+        It moves in a symmetric logarithm that is linear where ``shift`` is less than one level and a half, so that
+        it moves one level there, and beyond as a continuous number does; the outer edges of the cells are mirrors, so
+        that a move of one level that would leave stays. These moves are symmetric in the cells' widths. Of a linear
+        grid, whose cells are narrower at large numbers, they are accepted so often that all levels are visited
+        equally often (Metropolis et al. 1953). A logarithmic grid of many levels stays uniform in the logarithm,
+        where equally often would be a drift to large numbers.
+        """
+        floor, height = 1.5 * self.step / shift, 1.5
+        if not self.line.log and self.line.floor > floor:
+            floor, height = self.line.floor, 1.0
+
+        def z(level: float) -> float:
+            return symlog(self.low + level * self.step, floor, height)
+
+        old = self.level(value)
+        step = shift if rng.random() < 0.5 else -shift
+        place = reflect(z(old + rng.random() - 0.5) + step, z(-0.5), z(self.levels - 0.5))
+        new = self.beside(symexp(place, floor, height))
+        if not self.line.log and new != old:
+            before, after = z(old + 0.5) - z(old - 0.5), z(new + 0.5) - z(new - 0.5)
+            if rng.random() * after > before:
+                return self.value(old)
+        return self.value(new)
 
 
 class LogGrid(Grid):
@@ -277,6 +381,9 @@ class LogGrid(Grid):
     def _edge(self, level: int) -> float:
         """The lower edge of a level's bin."""
         return math.log(self.low + (level - 0.5) * self.step) if level else self.start
+
+    def edge(self, level: int) -> float:
+        return (self._edge(level) - self.start) / self.span
 
     def centre(self, level: int) -> float:
         return ((self._edge(level) + self._edge(level + 1)) / 2 - self.start) / self.span
@@ -297,7 +404,8 @@ class Table(Levels):
 
     def __init__(self, values: tuple[Scalar, ...], ordered: bool):
         self.kind, self.levels, self.values = "ordered" if ordered else "unordered", len(values), values
-        self.rule = "must be " + ("one of " if len(values) > 1 else "") + ", ".join(map(repr, values))
+        listed = ", ".join(map(shown, values[:LISTED])) + (f", ... ({len(values)})" if len(values) > LISTED else "")
+        self.rule = f"must be {'one of ' if len(values) > 1 else ''}{listed}"
         self.index_of = {(type(value), value): level for level, value in enumerate(values)}
 
     def level(self, value: object) -> int:
@@ -322,11 +430,18 @@ class Table(Levels):
                 raise
             return min(self.values, key=lambda known: abs(number(known) - x))
 
+    def between(self, low: float, high: float, rng: np.random.Generator) -> Scalar:
+        inside = [value for value in self.values if low <= number(value) <= high]
+        return inside[rng.integers(len(inside))] if inside else None
+
+    def ends(self, low: float, high: float) -> tuple[float, float] | None:
+        inside = [number(value) for value in self.values if low <= number(value) <= high]
+        return (min(inside), max(inside)) if inside else None
+
     def perturb(self, value: Scalar, rng: np.random.Generator, shift: float) -> Scalar:
         if self.kind == "unordered":
             return value
-        level = self.level(value)
-        return self.settle(level, level, 1 if rng.random() < 0.5 else -1)
+        return self.beside_or_stay(self.level(value), 1 if rng.random() < 0.5 else -1)
 
     def jitter(self, value: Scalar, rng: np.random.Generator, scale: float) -> Scalar:
         return value if self.kind == "unordered" else super().jitter(value, rng, scale)
@@ -351,7 +466,16 @@ class Held(Levels):
         return self.full
 
     def nearest(self, value: object) -> Scalar:
-        return value if self.low <= number(value) <= self.full else self.full  # type: ignore[return-value]
+        x = number(value)
+        if not self.low <= x <= self.full:
+            return self.full
+        return int(x) if self.whole else x
+
+    def between(self, low: float, high: float, rng: np.random.Generator) -> Scalar:
+        return self.full
+
+    def ends(self, low: float, high: float) -> tuple[float, float]:
+        return self.low, self.full
 
     def perturb(self, value: Scalar, rng: np.random.Generator, shift: float) -> Scalar:
         return value

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import force_setattr
 
-from tunesmith._axes import Axis, Grid, Held, Line, LogGrid, Scalar, Table, integer, real, scalar, scalars
+from tunesmith._axes import (
+    LARGEST,
+    Axis,
+    Grid,
+    Held,
+    Line,
+    LogGrid,
+    Scalar,
+    Table,
+    flag,
+    integer,
+    real,
+    scalar,
+    scalars,
+    shown,
+)
 
 CONFIDENCE = {"low": 0.25, "medium": 0.5, "high": 0.75}
 
@@ -28,7 +44,7 @@ class Prior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         confidence: object = self.confidence
         if isinstance(confidence, str):
             if confidence not in CONFIDENCE:
-                raise ValueError(f"confidence={confidence!r} must be one of {', '.join(CONFIDENCE)}, or in (0, 1]")
+                raise ValueError(f"confidence={shown(confidence)} must be one of {', '.join(CONFIDENCE)}, or in (0, 1]")
             confidence = CONFIDENCE[confidence]
         confidence = real("confidence", confidence)
         if not 0 < confidence <= 1:
@@ -49,26 +65,24 @@ class Parameter(msgspec.Struct, frozen=True, tag_field="kind", forbid_unknown_fi
         if prior is None:
             return
         if not isinstance(prior, Prior):
-            raise TypeError(f"prior={prior!r} must be a Prior")
+            raise TypeError(f"prior={shown(prior)} must be a Prior, such as Prior(mode=..., confidence='medium')")
         try:
             mode = self.axis().canonical(prior.mode)
         except ValueError as error:
-            raise ValueError(f"the mode of the prior, {prior.mode!r}, {error}") from None
+            raise ValueError(f"the mode of the prior, {shown(prior.mode)}, {error}") from None
         force_setattr(self, "prior", Prior(mode, prior.confidence))
 
 
 def _settle_interval(domain: Float | Integer, number: Callable[[str, object], float]) -> None:
     """Check and normalise the fields of a numeric parameter."""
-    low, high, log = number("low", domain.low), number("high", domain.high), domain.log
+    low, high, log = number("low", domain.low), number("high", domain.high), flag("log", domain.log)
     step = None if isinstance(domain, Float) and domain.step is None else number("step", domain.step)
-    if not isinstance(log, bool):
-        raise TypeError(f"log={log!r} must be True or False")
     if low > high:
-        raise ValueError(f"low={low} must be < high={high}")
+        raise ValueError(f"low={shown(low)} must be < high={shown(high)}")
     if low == high:
-        raise ValueError(f"low and high are both {low}: use Constant({low})")
+        raise ValueError(f"low and high are both {shown(low)}: use Constant({shown(low)})")
     if log and low <= 0:
-        raise ValueError(f"low={low} must be > 0 when log=True")
+        raise ValueError(f"low={shown(low)} must be > 0 when log=True")
     size = max(abs(low), abs(high), high - low)
     if step is None:
         if high - low < max(1e-12 * size, 1e-300):
@@ -76,14 +90,20 @@ def _settle_interval(domain: Float | Integer, number: Callable[[str, object], fl
     else:
         most = 40 if log else 50
         if step <= 0:
-            raise ValueError(f"step={step} must be > 0")
+            raise ValueError(f"step={shown(step)} must be > 0")
         if size > step * 2**most:
-            raise ValueError(f"too many levels: step={step} must be at least 2**-{most} of the bounds' size {size}")
+            raise ValueError(
+                f"too many levels: step={shown(step)} must be at least 2**-{most} of the bounds' size {shown(size)}"
+            )
+        if size > LARGEST and isinstance(domain, Integer):
+            bounds = f"low={shown(low)} and high={shown(high)}"
+            raise ValueError(f"{bounds} must be at most 2**63 - 1 in size: use Float with a step")
         if step > (high - low) * (1 + 1e-9):
-            raise ValueError(f"step={step} must be at most high - low = {high - low}")
+            raise ValueError(f"step={shown(step)} must be at most high - low = {high - low}")
         high = (LogGrid if log else Grid)(low, high, step, log, isinstance(domain, Integer)).high
-    for field, value in (("low", low), ("high", high), ("step", step)):
+    for field, value in (("low", low), ("high", high), ("log", log), ("step", step)):
         force_setattr(domain, field, value)
+    force_setattr(domain, "fixed", flag("fixed", domain.fixed))
     domain.settle_prior(domain.prior)
 
 
@@ -96,6 +116,8 @@ class Float(Parameter, frozen=True, tag="float"):
         log: whether the unit cube is filled evenly in the logarithm.
         step: distance of the points of a grid that starts at ``low``; None: continuous.
         prior: what is believed about the best value.
+        fixed: chosen once, when a trial starts afresh; whoever copies its weights keeps the value. For what decides
+            the shape of the weights.
     """
 
     low: float
@@ -103,6 +125,7 @@ class Float(Parameter, frozen=True, tag="float"):
     log: bool = False
     step: float | None = None
     prior: Prior | None = None
+    fixed: bool = False
 
     def __post_init__(self) -> None:
         _settle_interval(self, real)
@@ -121,6 +144,7 @@ class Integer(Parameter, frozen=True, tag="integer"):
     log: bool = False
     step: int = 1
     prior: Prior | None = None
+    fixed: bool = False
 
     def __post_init__(self) -> None:
         _settle_interval(self, integer)
@@ -130,17 +154,19 @@ class Integer(Parameter, frozen=True, tag="integer"):
 
 
 class Ordinal(Parameter, frozen=True, tag="ordinal"):
-    """One of several values with an order: the one in which they are given."""
+    """One of several values with an order: the one in which they are given. ``prior`` and ``fixed`` as for `Float`."""
 
     values: tuple[Scalar, ...]
     prior: Prior | None = None
+    fixed: bool = False
 
     if TYPE_CHECKING:
 
-        def __init__(self, values: Iterable[Scalar], prior: Prior | None = None): ...
+        def __init__(self, values: Iterable[Scalar], prior: Prior | None = None, fixed: bool = False): ...
 
     def __post_init__(self) -> None:
-        force_setattr(self, "values", scalars("values", self.values))
+        force_setattr(self, "values", scalars("values", self.values, "Ordinal([16, 32, 64])"))
+        force_setattr(self, "fixed", flag("fixed", self.fixed))
         self.settle_prior(self.prior)
 
     def axis(self) -> Table:
@@ -179,8 +205,12 @@ class Fidelity(Parameter, frozen=True, tag="fidelity"):
     carry: bool = False
 
     def __post_init__(self) -> None:
-        real("low", self.low)
-        real("high", self.high)
+        for field in ("low", "high"):
+            bound: object = getattr(self, field)
+            x = real(field, bound)
+            force_setattr(self, field, scalar(field, int(bound) if isinstance(bound, Integral) else x))
+        for field in ("log", "carry"):
+            force_setattr(self, field, flag(field, getattr(self, field)))
         if not self.low < self.high:
             raise ValueError(f"low={self.low} must be < high={self.high}")
         if self.log and self.low <= 0:

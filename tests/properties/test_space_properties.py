@@ -10,8 +10,23 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from tunesmith.space import Categorical, Config, Constant, Domain, Float, Integer, Ordinal, Space
+from tunesmith.space import (
+    Categorical,
+    Config,
+    Constant,
+    Domain,
+    Float,
+    Integer,
+    Ordinal,
+    Space,
+    SpaceConstraint,
+    SumTo,
+    less_than,
+    sum_at_most,
+    sum_to,
+)
 from tunesmith.testing import configs, domains, spaces
 
 settings.register_profile(
@@ -141,19 +156,36 @@ def test_moves_never_leave_the_space(space: Space, seed: int, resample: float, f
 
 @QUICK
 @given(st.data())
-def test_numbers_and_ordinals_always_move(data: st.DataObject):
+def test_numbers_and_ordinals_can_always_move(data: st.DataObject):
     domain = data.draw(domains())
     assume(not isinstance(domain, Categorical | Constant))
     assume(not isinstance(domain, Ordinal) or len(domain.values) > 1)
     space = Space({"x": domain})
     config = data.draw(configs(space))
     rng = np.random.default_rng(data.draw(SEEDS))
-    moved = {space.key(space.perturb(config, rng)) for _ in range(20)}
-    if space.columns[0].kind == "ordered":
-        assert space.key(config) not in moved
-        assert space.key(space.jitter(config, rng, 1e-6)) != space.key(config)
-    else:
+    for move in (space.perturb, lambda config, rng: space.jitter(config, rng, 1e-6)):
+        moved = {space.key(move(config, rng)) for _ in range(40)}
         assert moved != {space.key(config)}
+
+
+@QUICK
+@given(st.data())
+def test_moves_between_levels_are_symmetric(data: st.DataObject):
+    """From level to level as often as back: so without selection no level is visited more often than another."""
+    domain = data.draw(
+        st.sampled_from([Ordinal([1, 5, 6]), Integer(0, 5), Integer(10, 14), Float(1.0, 2.0, step=0.25)])
+    )
+    factor = data.draw(st.sampled_from([1.1, 1.2, 1.5, 2.0, 3.0]))
+    space, rng = Space({"x": domain}), np.random.default_rng(data.draw(SEEDS))
+    values = [config["x"] for config in space.configs()]
+    tries = 600
+    counts = np.array(
+        [
+            [found.count(other) for other in values]
+            for found in ([space.perturb({"x": v}, rng, factor)["x"] for _ in range(tries)] for v in values)
+        ]
+    )
+    assert np.abs(counts - counts.T).max() < 6 * math.sqrt(tries / 2)
 
 
 @QUICK
@@ -202,6 +234,87 @@ def test_parents_come_first_and_decide(space: Space, seed: int):
             parent = space.columns[column.parent]
             taken = not np.isnan(u[column.parent]) and int(u[column.parent] * parent.levels) in column.options
             assert taken == (not np.isnan(u[i]))
+
+
+# -- totals, limits and orders --------------------------------------------------------------------------------------
+
+
+@st.composite
+def ruled(draw: st.DrawFn) -> Space:
+    """Spaces with sums and orders between up to six parameters, some of them in a branch, that can be honoured."""
+    names = [f"p{i}" for i in range(draw(st.integers(2, 6)))]
+    step = draw(st.sampled_from([None, None, 0.25, 1]))
+    domains: dict[str, Domain] = {}
+    for name in names:
+        low = draw(st.integers(-3, 3)) * (step or 1.0)
+        high = low + draw(st.integers(1, 6)) * (step or 1.0)
+        domains[name] = Integer(int(low), int(high)) if step == 1 else Float(low, high, step=step)
+    inside = {name: domains.pop(name) for name in names[2:] if draw(st.booleans())}
+    branch = Space({**inside, "extra": Categorical([1, 2])})
+    space = Space({**domains, "k": Categorical({"with": branch, "without": None}), "c": 0})
+    config = next(
+        config
+        for config in (space.sample(np.random.default_rng(draw(SEEDS))) for _ in itertools.count())
+        if config["k"] == "with"
+    )
+    rules: list[SpaceConstraint] = []
+    if draw(st.booleans()):
+        some = draw(st.lists(st.sampled_from(names), min_size=2, unique=True))
+        rules.append(sum_to(some, math.fsum(config[name] for name in some)))
+    if draw(st.booleans()):
+        weights = draw(st.dictionaries(st.sampled_from(names), st.sampled_from([1, -1, 2.5]), min_size=1))
+        rules.append(sum_at_most(weights, sum(weight * config[name] for name, weight in weights.items()) + 0.5))
+    for one, other in itertools.pairwise(sorted(names[:3], key=config.__getitem__)):
+        if config[one] < config[other]:
+            rules.append(less_than(one, other))
+    return Space(space, rules)
+
+
+@settings(QUICK, max_examples=40)
+@given(ruled(), SEEDS)
+def test_ruled_spaces_are_honoured_by_all_that_draws_and_moves(space: Space, seed: int):
+    rng = np.random.default_rng(seed)
+    for _ in range(4):
+        config = space.sample(rng)
+        space.check(config)
+        assert space.allows(space.encode(config)) and same(space, space.decode(space.encode(config)), config)
+        assert same(space, space.nearest(config, rng), config)
+        for new in (space.perturb(config, rng, resample=0.2), space.jitter(config, rng, 0.2)):
+            space.check(new)
+    assert Space.from_json(space.to_json()) == space
+
+
+@settings(QUICK, max_examples=40)
+@given(ruled(), SEEDS)
+def test_points_of_ruled_spaces_are_snapped_to_their_totals(space: Space, seed: int):
+    points = np.random.default_rng(seed).random((30, len(space.columns)))
+    for snap in (space.snap, space.spread):
+        snapped = snap(points)
+        np.testing.assert_array_equal(space.snap(snapped), snapped)
+        for point in snapped:
+            config = space.decode(point)
+            np.testing.assert_allclose(space.encode(config), point, rtol=0, atol=1e-12)
+            active = {column.name for column, u in zip(space.columns, point, strict=True) if not np.isnan(u)}
+            for rule in space.constraints:
+                if isinstance(rule, SumTo) and active >= set(rule.names):
+                    assert rule(config)
+    np.testing.assert_allclose(space.snap(points), [space.encode(space.decode(p)) for p in points], rtol=0, atol=1e-12)
+
+
+@QUICK
+@given(st.data())
+def test_what_is_fixed_never_moves(data: st.DataObject):
+    plain = data.draw(spaces())
+    names = data.draw(st.sets(st.sampled_from(sorted(plain)))) if plain else set()
+    free = {name for name, domain in plain.items() if isinstance(domain, Constant)}
+    domains = {name: replace(plain[name], fixed=True) if name in names - free else plain[name] for name in plain}
+    space = Space(domains, plain.constraints)
+    assert space.fixed >= names and Space.from_json(space.to_json()) == space
+    rng = np.random.default_rng(data.draw(SEEDS))
+    config = space.sample(rng)
+    kept = {name: value for name, value in config.items() if name in space.fixed}
+    for new in (space.perturb(config, rng, resample=0.5), space.jitter(config, rng, 0.3), space.nearest(config, rng)):
+        assert {name: value for name, value in new.items() if name in space.fixed} == kept
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b'{"domains": 3}', b'{"domains": {"x": 1}}', b'{"domains": {"x": {}}}'])

@@ -17,7 +17,7 @@ _DOMAINS = {
     name: getattr(domains, name)
     for name in ("Float", "Integer", "Ordinal", "Categorical", "Constant", "Fidelity", "Prior")
 }
-_CONSTRAINTS = {name: getattr(domains, name) for name in ("less_than", "forbid")}
+_CONSTRAINTS = {name: getattr(domains, name) for name in ("less_than", "forbid", "sum_at_most", "sum_to")}
 
 
 def read(path: Path) -> Space:

@@ -21,7 +21,8 @@ BARREN = 4096  #: points in a row that may break the constraints
 class QMC(msgspec.Struct, frozen=True):
     """A scrambled Sobol or Halton sequence, covering the space more evenly than random draws do.
 
-    Points that break a constraint or were tried already are passed over.
+    Points that break a constraint or were tried already are passed over; where the constraints allow none for long,
+    random draws follow. Where parameters add up to a total, the sequence covers what that leaves.
 
     Args:
         sequence: ``"sobol"`` (Owen-scrambled) or ``"halton"`` (randomised by permutations).
@@ -57,7 +58,7 @@ def design(space: Space, rng: np.random.Generator) -> Walk:
     The first is the default where experts have said what they believe best: the modes of the priors, and the middle or
     the first option of the rest. Then follows a scrambled Sobol sequence; draws where the constraints leave little.
     """
-    return Walk(space, chain(_default(space), _points(space, "sobol", rng, draws=True)))
+    return Walk(space, chain(_default(space), _points(space, "sobol", rng)))
 
 
 def _default(space: Space) -> Iterator[Point]:
@@ -69,21 +70,16 @@ def _default(space: Space) -> Iterator[Point]:
             yield point
 
 
-def _points(space: Space, sequence: str, rng: np.random.Generator, draws: bool = False) -> Iterator[Point]:
-    """The points of the sequence that the constraints allow, without end.
-
-    Where they allow none for long, go on with ``draws``, or raise ValueError.
-    """
+def _points(space: Space, sequence: str, rng: np.random.Generator) -> Iterator[Point]:
+    """The points of the sequence that the constraints allow; where they allow none for long, draws without end."""
     from scipy.stats import qmc
 
     seed = int(rng.integers(2**63))  # scipy wants to spawn from a seed sequence, which a named stream has not
     engine = (qmc.Sobol if sequence == "sobol" else qmc.Halton)(max(1, len(space.columns)), scramble=True, rng=seed)
     barren = 0
     while barren < BARREN:
-        block = space.snap(engine.random(BLOCK)[:, : len(space.columns)])
+        block = space.spread(engine.random(BLOCK)[:, : len(space.columns)])
         allowed = [point for point in block if space.allows(point)]
         yield from allowed
         barren = 0 if allowed else barren + BLOCK
-    if draws:
-        yield from (space.encode(space.sample(rng)) for _ in repeat(None))
-    raise ValueError(f"QMC: the constraints allow none of {BARREN} points in a row; loosen them or use Uniform")
+    yield from (space.encode(space.sample(rng)) for _ in repeat(None))
