@@ -94,7 +94,7 @@ ARGUMENTS = {
     "trials as text": ({"trials": "3"}, TypeError, "trials must be a whole number, not '3'"),
     "negative seconds": ({"seconds": -1.0}, ValueError, "seconds=-1.0 must be at least 0"),
     "no steps": ({"steps": 0}, ValueError, "steps=0 must be at least 1"),
-    "half a step": ({"steps": 1.5}, TypeError, r"Full\(steps=1.5, seeds=1\): Expected `int`, got `float`"),
+    "half a step": ({"steps": 1.5}, TypeError, r"Full: steps=1.5 must be a whole number"),
     "no workers": ({"workers": 0}, ValueError, "workers=0 must be at least 1"),
     "workers as text": ({"workers": "2"}, TypeError, "workers must be a whole number, not '2'"),
     "no time": ({"time_limit": 0}, ValueError, "time_limit=0 must be over 0"),
@@ -104,7 +104,8 @@ ARGUMENTS = {
     "never an end": ({"trials": None}, ValueError, "would never end: give trials="),
     "a class for a scheduler": ({"scheduler": PBT}, TypeError, "scheduler must be an object such as"),
     "an option of a wrong type": (
-        {"scheduler": PBT(population=4, ready=1, steps=3, exploit="truncation")}, TypeError, "Expected .* `str`",
+        lambda: {"scheduler": PBT(population=4, ready=1, steps=3, exploit="truncation")}, TypeError,
+        r"exploit='truncation' must be Truncation\(\)",
     ),
     "a population with two goals": (
         {"minimise": None, "goals": [ts.Goal("x"), ts.Goal("y")],
@@ -113,7 +114,7 @@ ARGUMENTS = {
     ),
     "a sampler by name": ({"sampler": "random"}, TypeError, "sampler must be an object such as"),
     "a limit that is not a number": (
-        {"constraints": [ts.Constraint("x", math.nan)]}, ValueError, r"constraints\[0\].at_most",
+        lambda: {"constraints": [ts.Constraint("x", math.nan)]}, ValueError, "at_most=nan must be finite",
     ),
     "a seed as text": ({"seed": "a"}, TypeError, "seed must be an integer"),
     "no name": ({"name": ""}, TypeError, "name of a study must be a string that is not empty"),
@@ -128,7 +129,7 @@ def test_wrong_arguments_of_tune(case, tmp_path):
     options, kind, message = ARGUMENTS[case]
     right = {"train": good, "space": SPACE, "minimise": "x", "trials": 2, "store": tmp_path / "study.db"}
     with pytest.raises(kind) as error:
-        ts.tune(**{**right, **options})
+        ts.tune(**{**right, **(options() if callable(options) else options)})
     refused(error, message)
     with ts.tune(**right) as study:
         assert len(study.trials) == 2 and study.trials.failed == 0

@@ -532,4 +532,4 @@ def test_without_a_budget_nothing_is_shown_and_nothing_is_learned() -> None:
     study.ask()
     with Progress(stream=stream) as show:
         show(study)
-    assert "spent" not in stream.getvalue() and study._fold._costs is None
+    assert "spent" not in stream.getvalue() and study._log.decider._costs is None

@@ -23,12 +23,13 @@ from tunesmith.fold import Fold
 from tunesmith.records import Asked, Decision, Event, Fork, Opened, Repeat, Resume, Start
 from tunesmith.rng import Streams, stream
 from tunesmith.samplers.qmc import REPEATS, design
-from tunesmith.space import Config
+from tunesmith.space import Config, NothingAllowedError
 from tunesmith.trials import Trial, open_ended
 
 TRIES = 100  #: proposals of the sampler that one ask looks at to find a configuration that was not tried
 ENUMERABLE = 20_000  #: a finite space up to this size is searched for what is left
 TRIES_IF_ENUMERABLE = 8  #: proposals that were all tried before, after which that is done
+NEAR = 64  #: so many trials show where a space with thin constraints has something
 COMPLETIONS = 1000  #: ways to complete a part of a configuration that are looked at to find one that is allowed
 
 _WAY_OUT = "the study can still be read, and study.change(...) goes on with another sampler or scheduler"
@@ -280,7 +281,10 @@ class Decider:
             return Decided(self._repeat(decision, worker))
         fold = self.fold
         queued = self._queued(decision)
-        number, proposed = (None, self._propose(decision)) if queued is None else queued
+        try:
+            number, proposed = (None, self._propose(decision)) if queued is None else queued
+        except NothingAllowedError as error:
+            return Decided(None, str(error))
         if proposed is None:
             return Decided(None, f"nothing is left to try: all {len(self._tried)} configurations were tried")
         tags = () if queued is None else ("enqueued",)
@@ -355,7 +359,7 @@ class Decider:
             if key not in self._tried and key not in queued:
                 return config
         if again:
-            return space.sample(rng)
+            return space.sample(rng, near=(trial.config for trial in self.fold.trials[-NEAR:]))
         if point is not None and space.size <= ENUMERABLE:
             left = [
                 config

@@ -137,11 +137,12 @@ class Progress:
         """The study in one line."""
         elapsed = time.monotonic() - self._began
         rate = (now.steps - self._first.steps) / max(elapsed, 1e-9)
-        failed = f" ({now.counts['failed']} failed)" if now.counts["failed"] else ""
+        states = ("running", "paused", "waiting", "failed")
+        some = ", ".join(f"{now.counts[state]} {state}" for state in states if now.counts[state])
         parts = [
             study.name,
             duration(elapsed),
-            f"trials {now.counts['complete']}/{now.trials}{failed}",
+            f"trials {now.trials}" + (f" ({some})" if some else ""),
             f"steps {now.steps} ({rate:.3g}/s)",
         ]
         if study.budget is not None:

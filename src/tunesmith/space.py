@@ -190,6 +190,10 @@ Domain = Float | Integer | Ordinal | Categorical | Constant | Fidelity
 # -- spaces -------------------------------------------------------------------------------------------------------
 
 
+class NothingAllowedError(ValueError):
+    """No configuration was found that honours the constraints of a space."""
+
+
 class Space(Mapping[str, Domain]):
     """A search space: named parameters and the hard constraints between them.
 
@@ -572,7 +576,7 @@ class Space(Mapping[str, Domain]):
             near: configurations that may honour the constraints; looked at only where draws don't.
 
         Raises:
-            ValueError: none was found.
+            NothingAllowedError: none was found.
         """
         if not self._constrained:
             return self.decode(rng.random(len(self.columns)))
@@ -592,11 +596,11 @@ class Space(Mapping[str, Domain]):
             raise self._nothing(config, f"each of {SAMPLE_DRAWS + _hit_and_run.TRIES} draws")
         return self.decode(_hit_and_run.leave(start, self.allows, cube, rng, WALK * len(self.columns)))
 
-    def _nothing(self, config: Config, what: str) -> ValueError:
+    def _nothing(self, config: Config, what: str) -> NothingAllowedError:
         """That no configuration was found; the one given is the last of those that were looked at."""
         broken = self._broken(config)
         assert broken is not None
-        return ValueError(
+        return NothingAllowedError(
             f"constraints leave (almost) nothing: {what} breaks one, such as {storable(broken)!r}; loosen it, say it "
             "by less_than, sum_at_most or sum_to, or enqueue a configuration that honours it"
         )
