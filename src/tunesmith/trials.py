@@ -34,14 +34,18 @@ class Report(msgspec.Struct, gc=False):
     ask: int
     start: int
     metrics: dict[str, list[float | None]]
-    seconds: float = 0.0
+    spent: list[float]
+    """Seconds of every step: of what was told at once each has an equal share."""
 
     @property
     def step(self) -> int:
         """The step of the last value."""
-        for values in self.metrics.values():
-            return self.start + len(values)
-        return self.start
+        return self.start + len(self.spent)
+
+    @property
+    def seconds(self) -> float:
+        """What all of the steps have cost."""
+        return sum(self.spent)
 
 
 def scoped(goal: Goal, values: Sequence[float]) -> Sequence[float]:
@@ -148,16 +152,18 @@ class Trial:
         if event.start < self.step:
             self.rewind(event.start)
         self.measured = self.config
+        count = event.step - event.start
+        spent = [event.seconds / count] * count if count else []
         last = self.reports[-1] if self.reports else None
         follows = last is not None and last.ask == event.ask and event.start == self.step == last.step
         if last is not None and follows and last.metrics.keys() == event.metrics.keys():
             for name, values in event.metrics.items():
                 last.metrics[name] += values
-            last.seconds += event.seconds
+            last.spent += spent
             self.step = event.step
             return
         metrics = {name: list(values) for name, values in event.metrics.items()}
-        self.reports.append(Report(event.ask, event.start, metrics, event.seconds))
+        self.reports.append(Report(event.ask, event.start, metrics, spent))
         self.step = event.step
 
     def rewind(self, step: int) -> None:
@@ -166,7 +172,7 @@ class Trial:
             report = self.reports.pop()
             if report.start < step:
                 kept = step - report.start
-                report.seconds *= kept / (report.step - report.start)
+                del report.spent[kept:]
                 report.metrics = {name: series[:kept] for name, series in report.metrics.items()}
                 self.reports.append(report)
         self.step = min(self.step, step)

@@ -59,14 +59,14 @@ def test_damaged_and_missing_checkpoints_fall_back(form, session, tmp_path):
         path.write_bytes(path.read_bytes()[:-1] + b"!")
     report = last(session(code.RESUMABLE[form]).run(job(0, 6, 7, made[::-1])))
     assert (report.start, report.metrics["x"]) == (4, [5, 6, 7])
-    assert "damaged" in report.note
+    assert "damaged" in report.warning
 
     for one in made:
         path = tmp_path / "states" / one.where
         path.rename(path.with_suffix(".gone"))
     report = last(session(code.RESUMABLE[form]).run(job(0, 6, 7, made[::-1])))
     assert (report.start, report.metrics["x"]) == (0, [1, 2, 3, 4, 5, 6, 7])
-    assert report.note.count("is missing") == 3
+    assert report.warning.count("is missing") == 3
 
 
 @pytest.mark.parametrize("train", [code.forgetful, code.value, lambda config: 1.0])
@@ -81,8 +81,8 @@ def test_code_that_saves_nothing_says_how_it_could(train, session):
 def test_a_value_is_one_step(session):
     made = session(code.value)
     assert last(made.run(job(0, 0, 1, lr=0.25))).metrics == {"x": [0.25]}
-    error = failure(made.run(job(1, 0, 2)))
-    assert "ended by itself after step 1, but step 2 was asked for: value(config) returns one value" in error.error
+    report = last(made.run(job(1, 0, 2)))
+    assert report.metrics == {"x": [1.0]} and report.ended
 
 
 def test_random_numbers_belong_to_the_trial(session):
@@ -168,7 +168,7 @@ def test_a_reporting_function_knows_its_trial(session):
     assert seen == [({"lr": 1.0}, 0, 4, 8, None, 4), ({"lr": 1.0}, 1, 5, 0, "saved", 5)]
 
 
-def test_code_that_ends_early_is_told_so(session):
+def test_the_training_decides_when_it_is_over(session):
     def generator(config):
         yield 1.0
         yield 2.0
@@ -176,10 +176,100 @@ def test_code_that_ends_early_is_told_so(session):
     def function(trial):
         trial.report(1.0)
 
-    for train, steps in ((generator, 2), (function, 1)):
+    class Class:
+        steps = 0
+
+        def setup(self, config):
+            pass
+
+        def step(self):
+            self.steps += 1
+            if self.steps > 3:
+                raise StopIteration
+            return float(self.steps)
+
+    for train, steps in ((generator, 2), (function, 1), (Class, 3)):
         *_, report = session(train).run(job(0, 0, 5))
-        assert len(report.metrics["x"]) == steps  # what was trained is not lost
-        assert f"ended by itself after step {steps}, but step 5 was asked for" in report.failure.error
+        assert len(report.metrics["x"]) == steps
+        assert report.done and report.ended and report.failure is None
+
+
+def test_a_training_without_a_report_has_failed(session):
+    def generator(config):
+        yield from ()
+
+    def function(trial):
+        pass
+
+    for train, hint in ((generator, "must yield its metrics once a step"), (function, "call trial.report once a step")):
+        error = failure(session(train).run(job(0, 0, 5)))
+        assert hint in error.error
+
+
+def test_code_after_the_last_report_runs(session):
+    done = []
+
+    def function(trial):
+        for step in range(3):
+            trial.report(float(step))
+        trial.note(model="model.pt")
+        done.append(trial.number)
+
+    final = job(0, 0, 3)._replace(final=True)
+    report = last(session(function).run(final))
+    assert done == [0] and report.notes == {"model": "model.pt"} and report.metrics["x"] == [0.0, 1.0, 2.0]
+    assert last(session(function).run(job(1, 0, 3)._replace(until=7))).ended and done == [0, 1]
+
+
+def test_a_report_beyond_the_last_one_ends_the_function(session):
+    done = []
+
+    def function(trial):
+        try:
+            while True:
+                trial.report(1.0)
+        finally:
+            done.append(trial.step)
+
+    report = last(session(function).run(job(0, 0, 3)._replace(final=True)))
+    assert report.metrics["x"] == [1.0, 1.0, 1.0] and not report.ended and done == [4]
+
+
+def test_code_that_fails_after_the_last_report_is_complete_with_a_warning(session):
+    def function(trial):
+        trial.report(1.0)
+        raise OSError("disk full")
+
+    report = last(session(function).run(job(0, 0, 1)._replace(final=True)))
+    assert report.done and report.failure is None and "disk full" in report.warning
+
+
+def test_a_function_that_catches_everything_is_given_up_at_once(session):
+    def function(trial):
+        while True:
+            try:
+                trial.report(1.0)
+            except:  # noqa: E722
+                pass
+
+    made = session(function)
+    assert last(made.run(job(0, 0, 2)._replace(final=True))).metrics["x"] == [1.0, 1.0]
+
+
+def test_report_counts_the_steps(session):
+    def function(trial):
+        trial.report(1.0, step=3)
+
+    assert "leave step= out" in failure(session(function).run(job(0, 0, 1))).error
+
+
+def test_texts_among_the_metrics_are_notes(session):
+    def generator(config):
+        yield {"x": 1.0, "file": "a.pt"}
+        yield {"x": 2.0, "file": "b.pt"}
+
+    report = last(session(generator).run(job(0, 0, 2)))
+    assert report.metrics == {"x": [1.0, 2.0]} and report.notes == {"file": "b.pt"}
 
 
 def test_partials_and_callable_objects(session):

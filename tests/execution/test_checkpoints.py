@@ -368,7 +368,7 @@ def test_an_earlier_checkpoint_is_tried_when_the_last_one_is_hostile(session):
         sources = [checkpoint(0, last)._replace(digest=digest), checkpoint(0, first)]
         *_, report = session(code.generator).run(job(0, 4, 5, sources))
         assert (report.start, report.metrics["x"], report.failure) == (2, [3, 4, 5], None)
-        assert "going on from an earlier state" in report.note
+        assert "going on from an earlier state" in report.warning
 
 
 def test_names_that_collide_or_are_no_text(store):

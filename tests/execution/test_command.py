@@ -15,7 +15,8 @@ import pytest
 import training_code as code
 from jobs import checkpoint, job
 
-from tunesmith.execution import Command, temporary
+from tunesmith import temporary
+from tunesmith.execution import Command
 from tunesmith.temporary import alive
 
 

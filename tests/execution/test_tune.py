@@ -64,7 +64,7 @@ def test_checkpoints_stand_next_to_the_store(tmp_path):
     pbt = ts.schedulers.PBT(population=3, ready=1, steps=5)
     with ts.tune(code.generator, SPACE, maximise="x", scheduler=pbt, store=tmp_path / "a.db", name="mine") as study:
         for trial, step in study.keep():
-            assert (tmp_path / "a.checkpoints" / "mine" / str(trial) / f"{step}.json").is_file()
+            assert (tmp_path / "a.db.checkpoints" / "mine" / str(trial) / f"{step}.json").is_file()
     assert not (tmp_path / "a.db.leases").exists()
 
 

@@ -221,10 +221,9 @@ def _curve(trial: Trial, names: Iterable[str]) -> Curve | None:
                 f"trial {trial.id} was told nothing for the steps {len(seconds) + 1} to {report.start}: a curve needs "
                 "a value a step"
             )
-        count = report.step - report.start
         for name in names:
             metrics[name] += [np.nan if value is None else value for value in report.metrics[name]]
-        seconds += [report.seconds / count] * count
+        seconds += report.spent
     if trial.status == "failed":
         for values in metrics.values():
             values.append(np.nan)

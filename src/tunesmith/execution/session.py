@@ -159,7 +159,7 @@ class Session:
             pending.start = job.until - 1  # one step of this task is the whole job
         ended = False
         try:
-            while pending.step < job.until and not self.stopping.is_set():
+            while pending.step < job.until:
                 try:
                     state, metrics = self.task.step(state, config)
                 except EndedError:
@@ -173,9 +173,8 @@ class Session:
                     self._close(state)
                     yield pending.report(done=True)  # the study will fail the trial for it
                     return
-                if options.target is not None and options.target.reached_by_step(row.get):
-                    break
-                if pending.step == job.until:
+                enough = options.target is not None and options.target.reached_by_step(row.get)
+                if enough or self.stopping.is_set() or pending.step == job.until:
                     break
                 saved = self._save(job.trial, pending.step, state, pace) if pace.due(pending.step) else None
                 if saved is not None or perf_counter() - pending.since >= options.report_seconds:
