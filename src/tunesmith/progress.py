@@ -137,7 +137,7 @@ class Progress:
         """The study in one line."""
         elapsed = time.monotonic() - self._began
         rate = (now.steps - self._first.steps) / max(elapsed, 1e-9)
-        states = ("running", "paused", "waiting", "failed")
+        states: tuple[Status, ...] = ("running", "paused", "waiting", "failed")
         some = ", ".join(f"{now.counts[state]} {state}" for state in states if now.counts[state])
         parts = [
             study.name,

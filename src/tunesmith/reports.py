@@ -55,7 +55,7 @@ def told(
     count = len(next(iter(series.values())))
     if step is None:
         whole = single and not ended and not open_ended(until)
-        step, ended = until if whole else done + count, ended or single
+        step, ended = until if whole else done + count, ended or (single and not whole)
     elif isinstance(step, bool) or not isinstance(step, int):
         raise TypeError(f"trial {trial}: step={step!r} must be a whole number")
     begin = step - count
@@ -72,7 +72,7 @@ def told(
         error = f"{name} is not finite at step {begin + first + 1}"
         return [*events, Failed(ask, trial, error, "non-finite", 0.0 if first else float(seconds))]
     events += [*saved, Told(ask, trial, begin, series, float(seconds))]
-    if ended and step < until:
+    if ended:
         events.append(Ended(ask, trial, step))
     return events
 

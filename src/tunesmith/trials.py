@@ -72,7 +72,7 @@ class Trial:
     ``repeat`` is how many earlier trials had the same configuration, of which ``repeat_of`` was the first; 0 and None
     where this one is the first, and for forks.
 
-    ``status`` is ``running`` (a job is out), ``paused`` (its last job is done, and the scheduler may go on with it),
+    ``status`` is ``running`` (a job is out), ``paused`` (its last job is done: the scheduler may or may not go on),
     ``complete`` (it has come to its last step, the training has ended by itself, or another trial has taken its
     place), ``waiting`` (its worker vanished, the job will be asked again) or ``failed``. ``ended`` says that the
     training has come to its end by itself: nobody trains it any further.
@@ -296,13 +296,17 @@ class Trials(Sequence[Trial]):
         return True
 
     def _ended(self, event: Ended) -> bool:
-        trial = self._current(event)
-        if trial is None:
+        trial = self._trials[event.trial]
+        running = trial.status == "running"
+        if trial.ask != event.ask or trial.ended or not (running or trial.status in ("paused", "complete")):
             return False
         trial.ended = True
         trial.seconds += event.seconds
         self.seconds += event.seconds
-        self._leave(trial)
+        if running:
+            self._leave(trial)
+        else:
+            trial.status = self._rest(trial)
         return True
 
     def _leave(self, trial: Trial) -> None:

@@ -15,8 +15,10 @@ import pytest
 import training_code as code
 from jobs import checkpoint, job
 
-from tunesmith import temporary
+import tunesmith as ts
+from tunesmith import samplers, temporary
 from tunesmith.execution import Command
+from tunesmith.schedulers import Median
 from tunesmith.temporary import alive
 
 
@@ -60,10 +62,9 @@ def test_failures_of_commands(session):
     report = outcome(session, python("import sys; sys.stderr.write('the reason'); sys.exit(7)"), 0, 0, 1)
     assert "failed with exit status 7:\nthe reason" in report.failure.error
     report = outcome(session, python("print('no json')"), 0, 0, 1)
-    assert (
-        "ended by itself after step 0, but step 1 was asked for: the command exited with status 0"
-        in report.failure.error
-    )
+    assert "the command exited with status 0; it must print its metrics once a step" in report.failure.error
+    report = outcome(session, python("print('{\"y\": 1}')"), 0, 0, 1)
+    assert report.failure.error == "the command never printed 'x': its last JSON object has 'y'"
     report = outcome(session, Command(["/no/such/program"]), 0, 0, 1)
     assert "No such file or directory: '/no/such/program'" in report.failure.error
     report = outcome(session, python("", "{momentum}"), 0, 0, 1)
@@ -119,6 +120,120 @@ def test_a_warm_command_saves_again(session):
     assert resumed.metrics["x"] == [5]
 
 
+# -- commands that know nothing of a study --------------------------------------------------------------------------
+
+PLAIN = """
+import json, os, pathlib, sys
+for epoch in range(1, int(sys.argv[1]) + 1):
+    print(json.dumps({"x": epoch}), flush=True)
+pathlib.Path("ended").touch()
+"""
+
+
+def test_a_command_that_goes_on_is_listened_to_from_job_to_job(session, tmp_path):
+    made = session(python(PLAIN, "5", cwd=tmp_path))
+    heard = []
+    for start in range(4):
+        *_, report = made.run(job(0, start, start + 1))
+        assert (report.failure, report.saved, report.ended) == (None, None, False)
+        heard += report.metrics["x"]
+    *_, report = made.run(job(0, 4, 8))
+    assert heard + report.metrics["x"] == [1, 2, 3, 4, 5]
+    assert report.failure is None and report.ended
+
+
+def test_a_command_that_goes_on_is_ended_with_its_last_job(session, tmp_path):
+    slow = "import time\n" + PLAIN.replace("print(", "time.sleep(0.1); print(")
+    made = session(python(slow, "50", cwd=tmp_path))
+    *_, report = made.run(job(0, 0, 2)._replace(final=True))
+    assert report.metrics["x"] == [1, 2] and report.failure is None
+    assert not (tmp_path / "ended").exists()
+
+
+@pytest.mark.parametrize("steps", [4, 5])
+def test_a_command_that_says_at_its_end_how_well_it_did_may_end(steps, session, tmp_path):
+    made = session(python(PLAIN, str(steps), cwd=tmp_path))
+    *_, report = made.run(job(0, 0, 4)._replace(final=True))
+    assert report.metrics["x"] == [1, 2, 3, 4] and report.failure is None
+    assert (tmp_path / "ended").exists()
+
+
+def test_a_command_that_says_more_but_saves_is_continued_from_what_it_saved(session):
+    script = """
+import json, os
+start, until, save = (os.environ["TUNESMITH_" + name] for name in ("START", "UNTIL", "SAVE"))
+for step in range(int(start), int(until)):
+    print(json.dumps({"x": step + 1}))
+print('{"x": -1}')
+open(save + "/state", "w").write(until)
+"""
+    made = session(python(script))
+    heard = []
+    for start in (0, 2, 4):
+        *_, report = made.run(job(0, start, start + 2))
+        assert report.saved.step == start + 2
+        heard += report.metrics["x"]
+    assert heard == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_plain_script_is_stopped_early(tmp_path):
+    """By the median, without a checkpoint; the good ones train to their own end."""
+    script = "import sys\nfor epoch in range(6): print('{\"x\": ' + sys.argv[1] + '}', flush=True)"
+    command = Command([sys.executable, "-c", script, "{lr}"])
+    study = ts.tune(
+        command, {"lr": ts.Integer(1, 4)}, minimise="x", scheduler=Median(100, min_trials=1), trials=4,
+        sampler=samplers.Grid(), store=tmp_path / "study.db", progress=False,
+    )  # fmt: skip
+    steps = {trial.config["lr"]: trial.step for trial in study.trials}
+    assert "failed" not in {trial.status for trial in study.trials}
+    assert steps[1] == 6 and max(steps.values()) == 6 and min(steps.values()) == 1
+
+
+def test_lines_of_json_without_the_metrics_are_passed_over(session):
+    script = 'print(\'{"event": "start"}\'); print(\'{"x": 1}\'); print(\'[1]\'); print(\'{"x": 2, "y": 3}\')'
+    *_, report = session(python(script)).run(job(0, 0, 2))
+    assert report.metrics["x"] == [1, 2]
+
+
+CHECKPOINTS = """
+import json, os, pathlib, shutil, sys, time
+start = int(os.environ["TUNESMITH_START"])
+save = pathlib.Path(os.environ["TUNESMITH_SAVE"])
+if start:
+    assert (pathlib.Path(os.environ["TUNESMITH_LOAD"]) / "state.json").read_text() == str(start)
+for step in range(start + 1, int(os.environ["TUNESMITH_UNTIL"]) + 1):
+    print(json.dumps({"x": step}), flush=True)
+    (save / str(step)).mkdir()
+    (save / str(step) / "state.json").write_text(str(step))
+    print(json.dumps({"checkpoint": str(step)}), flush=True)
+    if step == 3 and not start:
+        time.sleep(600)
+(save / "state.json").write_text(str(step))
+"""
+
+
+def test_a_command_offers_its_state_while_it_goes_on(session):
+    """A trial whose worker is killed in the middle of a job goes on from there."""
+    made = session(python(CHECKPOINTS), report_seconds=0.0, checkpoint_steps=1)
+    running = made.run(job(0, 0, 5))
+    saved = None
+    while saved is None or saved.saved.step < 2:
+        report = next(running)
+        assert report.failure is None
+        saved = report if report.saved is not None else saved
+    running.close()
+    *reports, last = session(python(CHECKPOINTS)).run(job(0, 2, 5, [checkpoint(0, saved)]))
+    assert last.failure is None and last.saved.step == 5
+    assert [x for report in (*reports, last) for x in report.metrics["x"]] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("name", ["'no such'", "'..'", "'/etc/passwd'", "'../config.json'", "''", "3"])
+def test_a_state_that_is_offered_is_one_of_its_own(name, session):
+    script = f"import json; print(json.dumps({{'x': 1}})); print(json.dumps({{'checkpoint': {name}}}))"
+    *_, report = session(python(script)).run(job(0, 0, 2))
+    assert "which is not there in $TUNESMITH_SAVE" in report.failure.error
+
+
 # -- its output -----------------------------------------------------------------------------------------------------
 
 
@@ -148,7 +263,7 @@ open(os.environ["TUNESMITH_SAVE"] + "/pid", "w").write(str(child.pid))
 def test_a_child_that_holds_the_output_of_a_command_that_says_too_little(session):
     *_, report = session(shell("echo '{\"x\": 1}'; sleep 600 & exit 0")).run(job(0, 0, 2))
     assert report.metrics["x"] == [1]
-    assert "ended by itself after step 1" in report.failure.error
+    assert report.failure is None and report.ended
 
 
 def test_what_a_broken_command_has_left_is_ended(session, tmp_path):
@@ -241,6 +356,10 @@ def test_commands_end_with_their_driver(workers, number, driver):
     """However that ends, and with all that they have started: the trial is trained anew, and not twice."""
     process, commands = driver(workers)
     process.send_signal(number)
+    if number == signal.SIGHUP:  # like the first Ctrl-C, it waits for the present step
+        time.sleep(0.5)
+        assert process.poll() is None and all(map(alive, commands))
+        process.send_signal(number)
     process.wait(60)
     vanished(commands)
 

@@ -312,7 +312,7 @@ def draw_curves(axes: Axes, study: Study, metric: str) -> list[float]:
     for trial in study.trials:
         curve = np.column_stack(trial.values(metric)).astype(np.float64)
         everything += curve[:, 1].tolist()
-        (faint if trial.step < last and trial.status == "complete" else pale).append(curve)
+        (faint if trial.step < last and trial.status in ("complete", "paused") else pale).append(curve)
     for curves, alpha in ((faint, 0.4), (pale, 0.9)):
         axes.add_collection(LineCollection(curves, colors=OTHERS, lw=0.8, alpha=alpha))
     way = [

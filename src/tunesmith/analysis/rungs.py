@@ -58,7 +58,7 @@ def rungs(study: Study) -> list[Rung]:
         below = starts < step
         reached = below & (steps >= step)
         between = below & (steps >= before) & (steps < step)
-        ended = int((reached & (steps == step) & (status == "complete")).sum())
+        ended = int((reached & (steps == step) & ((status == "complete") | (status == "paused"))).sum())
         failed = int((between & (status == "failed")).sum())
         running = int((between & ((status == "running") | (status == "waiting"))).sum())
         spent = int(np.maximum(np.minimum(steps, step) - np.maximum(starts, before), 0).sum())
@@ -108,15 +108,16 @@ def plot_rungs(study: Study) -> Figure:
 def _ends(axes: Axes, study: Study, metric: str) -> None:
     """A dot where a trial went no further, a cross where it failed."""
     looks: dict[str, Any] = {
-        "complete": {"marker": "o", "ms": 2.5, "color": OTHERS, "label": "went no further"},
-        "failed": {"marker": "x", "ms": 5, "mew": 1.4, "color": FAILED, "label": "failed"},
+        "went no further": {"marker": "o", "ms": 2.5, "color": OTHERS},
+        "failed": {"marker": "x", "ms": 5, "mew": 1.4, "color": FAILED},
     }
+    label_of = {"complete": "went no further", "paused": "went no further", "failed": "failed"}
     handles = [*axes.plot([], [], color=WINNER, lw=1.8, label="the winner and its ancestors")]
-    for status, look in looks.items():
-        curves = [trial.values(metric) for trial in study.trials if trial.status == status]
+    for label, look in looks.items():
+        curves = [trial.values(metric) for trial in study.trials if label_of.get(trial.status) == label]
         ends = [(steps[-1], values[-1]) for steps, values in curves if steps]
         if ends:
-            handles += axes.plot(*np.array(ends).T, ls="", zorder=1, **look)
+            handles += axes.plot(*np.array(ends).T, ls="", zorder=1, label=label, **look)
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderaxespad=0.1)
 
 

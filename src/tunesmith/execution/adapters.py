@@ -361,6 +361,10 @@ class ValueTask:
             )
         return True, self.train(config, **_random(self.train))
 
+    def over(self, state: bool) -> bool:
+        """There is one step."""
+        return state
+
     def save(self, state: bool) -> None:
         """There is nothing to continue."""
 

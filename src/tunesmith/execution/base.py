@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 State = TypeVar("State")
 
 CURRENT: ContextVar[Job] = ContextVar("job")
+REQUIRED: ContextVar[tuple[str, ...]] = ContextVar("required", default=())
 
 
 class Task(Protocol[State]):
@@ -29,6 +30,8 @@ class Task(Protocol[State]):
     Its training may come to an end by itself: then ``step`` raises `EndedError`. A task may also have
 
     * ``close(state)``: the state is not needed any more;
+    * ``offer(state)``: a state that was saved by the training code at a time of its own, as its step and ``Files``;
+    * ``over(state)``: the training has come to its end with the step that was done last;
     * ``finish(state)``: the last step of the trial was done; what its code does after that is to be done now;
     * ``notes(state)``: texts and numbers to remember beside the metrics, by name, since it was called last;
     * ``whole``: where the space has fidelities, one step of it trains to the end of the job.
@@ -154,6 +157,11 @@ def current_job() -> Job:
         LookupError: no job is running.
     """
     return CURRENT.get()
+
+
+def required_metrics() -> tuple[str, ...]:
+    """The metrics that every step of the job which is running here must have: those of the goals and constraints."""
+    return REQUIRED.get()
 
 
 def as_metrics(

@@ -9,6 +9,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import subprocess
 import termios
 from collections import deque
@@ -21,8 +22,9 @@ from typing import Any
 from tunesmith import temporary
 from tunesmith.checkpoints import Files
 from tunesmith.errors import TunesmithError
-from tunesmith.execution.base import ContinueError, EndedError, current_job
+from tunesmith.execution.base import ContinueError, EndedError, current_job, required_metrics
 from tunesmith.execution.guard import Guard
+from tunesmith.trials import open_ended
 
 _PLACEHOLDER = re.compile(r"\{([\w.\-]+)\}")
 _LINES = re.compile(rb"\r\n|\r|\n")
@@ -33,14 +35,32 @@ _LOOK = 0.1  # seconds between two looks whether a command that says nothing has
 
 @dataclass
 class Program:
-    """A command in its course: a process runs for one job, and leaves what the next one needs in ``save``."""
+    """A command in its course.
+
+    Attributes:
+        step: how many steps it has told.
+        folder: its files.
+        load: the state that the next process begins with.
+        save: where the process that runs saves its state.
+        process, guard, output: the process, its group, and the lines that it prints.
+        ahead: metrics that were read before they were wanted.
+        offered: a state that the process has saved while it runs, and its step.
+        streams: it goes on beyond the step that it was asked for; then it is only listened to, and needs no state.
+        incomplete: the last JSON object that lacked a metric.
+        other: the last lines that were passed over.
+    """
 
     step: int
     folder: Path
     load: Path | None = None
+    save: Path | None = None
     process: subprocess.Popen[bytes] | None = None
     guard: Guard | None = None
     output: Iterator[str] = field(default_factory=lambda: iter(()))
+    ahead: deque[dict[str, Any]] = field(default_factory=deque)
+    offered: tuple[int, Path] | None = None
+    streams: bool = False
+    incomplete: dict[str, Any] | None = None
     other: deque[str] = field(default_factory=lambda: deque(maxlen=20))
 
 
@@ -49,15 +69,23 @@ class Command:
     """An external command as a task. No shell sees its arguments. It ends with this process, however that ends.
 
     In the arguments ``{lr}`` stands for the value of the hyperparameter ``lr``, and ``{config}`` for the path of a
-    JSON file with the configuration. The command prints one JSON object a step, the metrics, on a line of its own
-    (other lines are passed over) and exits with status 0 when step ``TUNESMITH_UNTIL`` is done. Its environment has
+    JSON file with the configuration. The command prints one JSON object a step, the metrics, on a line of its own.
+    Other lines are passed over, JSON objects without the metrics of the study too. It exits with status 0 when its
+    training has come to its end, or step ``TUNESMITH_UNTIL`` is done. Its environment has
 
     * ``TUNESMITH_CONFIG`` (JSON), ``TUNESMITH_TRIAL``, ``TUNESMITH_SEED``,
     * ``TUNESMITH_REPEAT``: how many earlier trials had the same configuration,
     * ``TUNESMITH_ONCE`` (JSON): the metrics measured once, if there are any, with the value that is known, or null,
-    * ``TUNESMITH_START`` and ``TUNESMITH_UNTIL``: train the steps START + 1 to UNTIL,
+    * ``TUNESMITH_START`` and ``TUNESMITH_UNTIL``: train the steps START + 1 to UNTIL; no UNTIL is to train to the end,
     * ``TUNESMITH_LOAD``: directory with the state at START, only where START > 0,
-    * ``TUNESMITH_SAVE``: directory for the state at UNTIL; a command that writes nothing there can't be continued.
+    * ``TUNESMITH_SAVE``: directory for the state at UNTIL.
+
+    A command that saves its state while it goes on writes it into a new directory below ``TUNESMITH_SAVE`` and then
+    prints ``{"checkpoint": "its name"}``: the state of the last step that it has told. The directory belongs to the
+    study from then on; what is in it will be found in ``TUNESMITH_LOAD``.
+
+    A command that saves nothing can be stopped early all the same, if it goes on beyond ``TUNESMITH_UNTIL``: it is
+    listened to from job to job, sleeps between them, and is ended when the trial is given up.
 
     Args:
         arguments: the program and its arguments.
@@ -81,27 +109,49 @@ class Command:
 
     def step(self, state: Program, config: Any) -> tuple[Program, dict[str, Any]]:
         """Read the metrics of the next step; start the process at the first one of a job."""
-        if state.process is None:
+        job = current_job()
+        if state.streams:
+            _signal(state, signal.SIGCONT)
+        elif state.process is None:
             self._start(state, config)
-        metrics = _next_metrics(state)
+        metrics = state.ahead.popleft() if state.ahead else _read(state)
         if metrics is None:
             _finish(state)
-            raise EndedError(
-                "the command exited with status 0; it must print its metrics once a step, as a JSON object on a line"
-            )
+            raise EndedError(_silent(state))
         state.step += 1
-        if state.step == current_job().until:
-            while _next_metrics(state) is not None:
-                pass  # beyond what was asked for
-            _finish(state)
+        if state.step == job.until:
+            self._come_to_the_end_of_a_job(state, job.final)
         return state, metrics
+
+    def _come_to_the_end_of_a_job(self, state: Program, final: bool) -> None:
+        """Let the process exit, as it should; one that goes on sleeps until it is wanted, or is ended.
+
+        It may say at its end once more how well it did. So two more steps show that it goes on.
+        """
+        while len(state.ahead) < 2 and (final or not state.streams):
+            more = _read(state)
+            if more is None:
+                _finish(state)
+                state.streams = bool(state.ahead) and state.load is None
+                break
+            state.ahead.append(more)
+        else:
+            state.streams = True
+        if final:
+            _kill(state)
+        if state.streams:
+            _signal(state, signal.SIGSTOP)
+        else:
+            state.ahead.clear()
+
+    def offer(self, state: Program) -> tuple[int, Files] | None:
+        """A state that the process has saved while it runs, and its step."""
+        offered, state.offered = state.offered, None
+        return None if offered is None else (offered[0], _files(offered[1]))
 
     def save(self, state: Program) -> Files | None:
         """What the finished process left in ``TUNESMITH_SAVE``."""
-        if state.process is not None or state.load is None:
-            return None
-        source = state.load
-        return Files(lambda path: shutil.copytree(source, path, dirs_exist_ok=True))
+        return None if state.process is not None or state.load is None else _files(state.load)
 
     def load(self, tree: Path, config: Any) -> Program:
         """Go on from the directory of a checkpoint."""
@@ -112,9 +162,7 @@ class Command:
 
     def close(self, state: Program) -> None:
         """Kill the process, with all that it has started, and remove its files."""
-        if state.guard is not None:
-            state.guard.kill()
-            _release(state)
+        _kill(state)
         shutil.rmtree(state.folder, ignore_errors=True)
 
     def _start(self, state: Program, config: Mapping[str, Any]) -> None:
@@ -123,8 +171,8 @@ class Command:
                 f"the command wrote nothing to $TUNESMITH_SAVE at step {state.step}: it can't be continued"
             )
         job = current_job()
-        save = state.folder / f"save-{job.until}"
-        save.mkdir(exist_ok=True)
+        state.save = state.folder / f"save-{job.until}"
+        state.save.mkdir(exist_ok=True)
         environment = os.environ | dict(self.env)
         environment |= {
             "TUNESMITH_CONFIG": json.dumps(dict(config)),
@@ -133,8 +181,10 @@ class Command:
             "TUNESMITH_REPEAT": str(job.repeat),
             "TUNESMITH_START": str(state.step),
             "TUNESMITH_UNTIL": str(job.until),
-            "TUNESMITH_SAVE": str(save),
+            "TUNESMITH_SAVE": str(state.save),
         }
+        if open_ended(job.until):
+            del environment["TUNESMITH_UNTIL"]
         if state.load is not None:
             environment["TUNESMITH_LOAD"] = str(state.load)
         if job.once:
@@ -151,6 +201,18 @@ class Command:
             except OSError as error:
                 raise TunesmithError(f"the command {arguments!r} can't be started: {error}") from None
         state.output = _lines(state.process)
+
+
+def _files(source: Path) -> Files:
+    """A state that stands in a file or a directory."""
+
+    def write(path: Path) -> None:
+        if source.is_dir():
+            shutil.copytree(source, path, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(source, path / source.name)
+
+    return Files(write)
 
 
 def _folder(config: Mapping[str, Any]) -> Path:
@@ -170,14 +232,64 @@ def _fill(argument: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(value, argument)
 
 
-def _next_metrics(state: Program) -> dict[str, Any] | None:
-    """The next line that is a JSON object; None at the end of the output."""
+def _read(state: Program) -> dict[str, Any] | None:
+    """The metrics that the process prints next; None at the end of its output."""
+    known = {name for name, value in current_job().once.items() if value is not None}
+    wanted = [name for name in required_metrics() if name not in known]
     for line in state.output:
-        if line.lstrip().startswith("{"):
-            with suppress(json.JSONDecodeError):
-                return dict(json.loads(line))
-        state.other.append(f"{line}\n")
+        found = _json(line)
+        if found is None:
+            state.other.append(f"{line}\n")
+        elif found.keys() == {"checkpoint"}:
+            _take(state, found["checkpoint"])
+        elif all(name in found for name in wanted):
+            return found
+        else:
+            state.incomplete = found
     return None
+
+
+def _json(line: str) -> dict[str, Any] | None:
+    """A line that is a JSON object; None for others."""
+    if line.lstrip().startswith("{"):
+        with suppress(ValueError, RecursionError):
+            return dict(json.loads(line))
+    return None
+
+
+def _take(state: Program, name: Any) -> None:
+    """The process has saved a state under this name: put it where the process no longer writes."""
+    assert state.save is not None
+    source = state.save / str(name)
+    if source not in state.save.iterdir():
+        raise TunesmithError(f"the command says that its state is in {name!r}, which is not there in $TUNESMITH_SAVE")
+    taken = state.folder / f"offered-{state.step}" / source.name
+    taken.parent.mkdir(exist_ok=True)
+    source.rename(taken)
+    if state.offered is not None and state.offered[1] != taken:
+        shutil.rmtree(state.offered[1].parent, ignore_errors=True)
+    state.offered = state.step, taken
+
+
+def _silent(state: Program) -> str:
+    """What to say of a command that has ended without telling its metrics."""
+    if state.incomplete is not None:
+        lacking = ", ".join(repr(name) for name in required_metrics() if name not in state.incomplete)
+        return f"the command never printed {lacking}: its last JSON object has {', '.join(map(repr, state.incomplete))}"
+    return "the command exited with status 0; it must print its metrics once a step, as a JSON object on a line"
+
+
+def _signal(state: Program, number: int) -> None:
+    """Let the process sleep or go on; not its group, whose guard must stay awake."""
+    if state.process is not None:
+        with suppress(ProcessLookupError):
+            state.process.send_signal(number)
+
+
+def _kill(state: Program) -> None:
+    if state.guard is not None:
+        state.guard.kill()
+        _release(state)
 
 
 def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
@@ -210,7 +322,8 @@ def _chunks(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
 
 def _finish(state: Program) -> None:
     """Wait for the process; what it saved is where the next job goes on."""
-    assert state.process is not None
+    if state.process is None:
+        return
     status = state.process.wait()
     tail = (_tail(state.folder / "errors") or "".join(state.other))[-_TAIL:].strip()
     arguments = state.process.args
@@ -220,8 +333,8 @@ def _finish(state: Program) -> None:
     _release(state)
     if status:
         raise TunesmithError(f"the command {arguments!r} failed with exit status {status}:\n{tail}")
-    save = state.folder / f"save-{current_job().until}"
-    previous, state.load = state.load, save if any(save.iterdir()) else None
+    assert state.save is not None
+    previous, state.load = state.load, state.save if any(state.save.iterdir()) else None
     if previous is not None:
         shutil.rmtree(previous)
 

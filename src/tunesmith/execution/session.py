@@ -16,6 +16,7 @@ from tunesmith.checkpoints import CheckpointError, Checkpoints, Saved
 from tunesmith.errors import TunesmithError
 from tunesmith.execution.base import (
     CURRENT,
+    REQUIRED,
     ContinueError,
     EndedError,
     Failure,
@@ -136,6 +137,7 @@ class Session:
     def run(self, job: Job) -> Iterator[Report]:
         """Train, and say how it goes: progress now and then, and a last report that is ``done``."""
         CURRENT.set(job)
+        REQUIRED.set(self.options.required)
         pending = _Pending(job.ask, job.start, perf_counter())
         try:
             yield from self._train(job, pending)
@@ -176,7 +178,9 @@ class Session:
                 enough = options.target is not None and options.target.reached_by_step(row.get)
                 if enough or self.stopping.is_set() or pending.step == job.until:
                     break
-                saved = self._save(job.trial, pending.step, state, pace) if pace.due(pending.step) else None
+                saved = self._offered(job.trial, state)
+                if saved is None and pace.due(pending.step):
+                    saved = self._save(job.trial, pending.step, state, pace)
                 if saved is not None or perf_counter() - pending.since >= options.report_seconds:
                     yield pending.report(saved)
                     pending.since = perf_counter()
@@ -184,12 +188,24 @@ class Session:
         except BaseException:
             self._close(state)
             raise
+        ended = ended or (not job.final and self._over(state))
         complete = ended or pending.step >= job.until
         if complete and (ended or job.final):
             self._finish(state, pending)
         else:
             self._keep_warm(job.trial, pending.step, state)
         yield pending.report(saved, done=True, failure=None if complete else INTERRUPTED, ended=ended)
+
+    def _offered(self, trial: int, state: Any) -> Saved | None:
+        """A state that the training code has saved by itself, as a checkpoint."""
+        offer = getattr(self.task, "offer", None)
+        offered = None if offer is None or self.checkpoints is None else offer(state)
+        return None if offered is None else self.checkpoints.save(trial, *offered)  # type: ignore[union-attr]
+
+    def _over(self, state: Any) -> bool:
+        """Whether the training has come to its end with its last step."""
+        over = getattr(self.task, "over", None)
+        return over is not None and bool(over(state))
 
     def _row(self, metrics: Any, once: dict[str, float | None], state: Any, pending: _Pending) -> dict[str, float]:
         """The numbers of a step; texts among them are notes."""
