@@ -336,11 +336,18 @@ class Space(Mapping[str, Domain]):
         """
         return self.encode(config).tobytes()
 
-    def configs(self) -> Iterator[Config]:
-        """All allowed configurations of a finite space, one after another. ValueError where it is continuous."""
-        if self.size == math.inf:
+    def configs(self, levels: int | None = None) -> Iterator[Config]:
+        """All allowed configurations of a finite space, one after another, the last parameter fastest.
+
+        Args:
+            levels: of a continuous parameter, so many values, evenly spread in the unit cube from end to end.
+
+        Raises:
+            ValueError: a parameter is continuous, and no ``levels`` are given.
+        """
+        if self.size == math.inf and levels is None:
             raise ValueError("a space with a continuous parameter has no list of configurations")
-        every = self._walk(0, {}, {})
+        every = self._walk(0, {}, {}, levels or 0)
         return (config for config in every if self._broken(config) is None) if self._constrained else every
 
     # fidelities
@@ -357,8 +364,12 @@ class Space(Mapping[str, Domain]):
 
     # random configurations
 
-    def sample(self, rng: np.random.Generator) -> Config:
+    def sample(self, rng: np.random.Generator, near: Iterable[Mapping[str, Scalar]] = ()) -> Config:
         """A configuration, uniform in the unit cube among those that honour the constraints.
+
+        Args:
+            rng: source of randomness.
+            near: configurations that may honour the constraints; where draws don't, one of them is moved a little.
 
         Raises:
             ValueError: where 10,000 draws in a row break a constraint.
@@ -368,6 +379,9 @@ class Space(Mapping[str, Domain]):
             broken = self._broken(config) if self._constrained else None
             if broken is None:
                 return config
+        allowed = [config for config in near if self.contains(config)]
+        if allowed:
+            return self.jitter(allowed[int(rng.integers(len(allowed)))], rng, 0.1)
         raise ValueError(f"constraints leave (almost) nothing: {SAMPLE_DRAWS} draws broke one, the last {broken!r}")
 
     def perturb(
@@ -445,19 +459,19 @@ class Space(Mapping[str, Domain]):
                 now[column] = switch.level(new[name])
         return new
 
-    def _walk(self, at: int, config: Config, levels: dict[int, int]) -> Iterator[Config]:
+    def _walk(self, at: int, config: Config, levels: dict[int, int], points: int) -> Iterator[Config]:
         """All ways to complete a configuration from the node ``at`` on."""
         if at == len(self._nodes):
             yield config
             return
         name, axis, column, parent, options, switch = self._nodes[at]
         if parent >= 0 and levels.get(parent) not in options:
-            yield from self._walk(at + 1, config, levels)
+            yield from self._walk(at + 1, config, levels, points)
             return
-        assert isinstance(axis, Levels)
-        for level in range(axis.levels):
-            chosen = {**levels, column: level} if switch else levels
-            yield from self._walk(at + 1, {**config, name: axis.value(level)}, chosen)
+        for i in range(axis.levels or points):
+            value = axis.value(i) if isinstance(axis, Levels) else axis.decode(i / (points - 1))
+            chosen = {**levels, column: i} if switch else levels
+            yield from self._walk(at + 1, {**config, name: value}, chosen, points)
 
     def _broken(self, config: Mapping[str, Scalar]) -> SpaceConstraint | None:
         """The first constraint that a configuration of the space breaks, those of its branches included."""
