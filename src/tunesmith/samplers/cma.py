@@ -209,7 +209,7 @@ class Search:
     # -- runs -------------------------------------------------------------------------------------------------------
 
     def start(self, grow: bool) -> None:
-        """Begin a run: the first one in the middle or at the prior's mode, later ones at a random point."""
+        """Begin a run: the first one between the middle and the prior's mode, later ones at a random point."""
         from cmaes import CatCMAwM
 
         self.run += 1
