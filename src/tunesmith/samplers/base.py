@@ -109,13 +109,14 @@ class Points:
 class Walk:
     """State of a sampler that goes through a fixed sequence of points and passes over those already taken.
 
-    With ``duplicates`` it takes every point of the sequence in turn, whether it was tried before or not.
+    With ``duplicates`` it takes every point of the sequence in turn, whether it was tried before or not, and after the
+    last one begins again.
 
     Attributes:
         seed: of random draws that follow on the end of the sequence; None: the end is the end.
         asked: how many jobs were asked.
         taken: all configurations that were asked, by their keys.
-        place: with ``duplicates``, how many points of the sequence were asked.
+        place: with ``duplicates``, the next one of the sequence.
         cursor: all points before it are taken. It only saves looking at them again.
     """
 
@@ -139,6 +140,8 @@ class Walk:
             due = self.points.at(self.place)
             if due is not None and identity(self.space, due[1]) == rounded(point):
                 self.place += 1
+                if self.seed is None and self.points.at(self.place) is None:
+                    self.place = 0
 
     def next(self, patience: int | None = None) -> Point | None:
         """The first point of the sequence that is not taken; None at the end of the sequence, or a draw.

@@ -16,6 +16,8 @@ from tunesmith.space import Space
 class Grid(msgspec.Struct, frozen=True):
     """Every combination, in order, the last parameter fastest; then the study ends.
 
+    A study that allows duplicates goes through all of them again and again.
+
     Args:
         levels: values taken of a continuous parameter, evenly spread from its low to its high bound. Of every other
             parameter all values are taken.
@@ -44,7 +46,7 @@ class Grid(msgspec.Struct, frozen=True):
         return state
 
     def ask(self, state: Walk, rng: np.random.Generator, until: int = 1) -> Point | None:
-        """The first combination that was not tried; None after the last."""
+        """The first combination that was not tried; None after the last. With duplicates the next one in order."""
         return state.next()
 
 
