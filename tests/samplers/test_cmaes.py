@@ -12,7 +12,7 @@ from tunesmith.records import Asked, Failed, Told
 from tunesmith.rng import subseed
 from tunesmith.samplers import CMAES, Sampler
 from tunesmith.samplers.cma import combinations
-from tunesmith.testing import SamplerConformance, finite, mixed, nested, play
+from tunesmith.testing import SamplerConformance, finite, mixed, nested, no_hang, play
 
 
 class TestCMAES(SamplerConformance):
@@ -199,13 +199,48 @@ def test_replay_with_many_workers(make_space: Any) -> None:
     assert replay(study) == []
 
 
-def test_priors_are_where_it_begins() -> None:
-    space = Space({"x": Float(0.0, 1.0, prior=Prior(0.9)), "c": Categorical(list(range(8)), prior=Prior(5, 0.9))})
-    sampler = CMAES(sigma=0.05)
-    state = sampler.init(space, [Goal("loss")], np.random.default_rng(0))
-    points = np.array(offspring(state, sampler, 5, lambda x: 0.0))
-    assert abs(np.median(points[:, 0]) - 0.9) < 0.1
-    assert (points[:, 1] == 5.5 / 8).sum() >= 3
+def test_it_begins_nearer_to_the_modes_the_surer_they_are() -> None:
+    found = []
+    for confidence in (0.2, 0.7, 1.0):
+        prior = Prior(0.9, confidence)
+        space = Space({"x": Float(0.0, 1.0, prior=prior), "c": Categorical(list(range(8)), Prior(5, confidence))})
+        sampler = CMAES(sigma=0.05)
+        state = sampler.init(space, [Goal("loss")], np.random.default_rng(0))
+        points = np.array([slot.point for slot in map(state.searches[0].slot, range(400))])
+        found.append((points[:, 0].mean(), (points[:, 1] == 5.5 / 8).mean()))
+    expected = [(0.5 + 0.4 * c, c + (1 - c) / 8) for c in (0.2, 0.7, 0.75)]  # more than 0.75 is not believed
+    np.testing.assert_allclose(found, expected, atol=0.06)
+
+
+def test_a_wrong_prior_forbids_nothing() -> None:
+    """The option that is believed best with confidence 1 is worse than all others."""
+    space = Space({"x": Float(0.0, 1.0), "c": Categorical(list("abcd"), Prior("d", 1.0))})
+    best = [min(minimised(space, CMAES(), lambda c: c["x"] + (c["c"] != "a"), 80, seed)) for seed in range(5)]
+    assert max(best) < 0.5
+
+
+def test_a_population_does_not_grow_where_nothing_is_left_to_try() -> None:
+    """Equal losses restart a search with a larger population; where most is known, it would double again and again."""
+    space = Space({"n": Integer(1, 300)})
+    study = Study(space, Goal("loss"), CMAES(population=4))
+    with no_hang():
+        while job := study.ask():
+            study.tell(job, {"loss": 0.0})
+    search = study.sampling()[1].searches[0]
+    assert len(study.trials) == 300 and 8 <= search.size <= 300
+
+
+def test_asking_more_often_than_there_are_draws_to_tell_apart() -> None:
+    """All draws of a generation are pending, for any number of further asks."""
+    sampler = CMAES()
+    state = sampler.init(Space({"n": Integer(1, 3)}), [Goal("loss")], np.random.default_rng(0))
+    with no_hang():
+        for trial in range(10):
+            point = sampler.ask(state, np.random.default_rng(trial))
+            assert point is not None
+            config = state.history.space.decode(point)
+            state = sampler.tell(state, Asked(trial, 0, trial, config, 0, 1))
+    assert state.searches[0].proposal() is None and state.history.size == 3
 
 
 def test_long_integers_are_numbers() -> None:

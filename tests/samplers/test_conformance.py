@@ -47,8 +47,22 @@ def test_grid_goes_through_every_combination_in_order() -> None:
     assert found == [(0.0, 16), (0.0, 32), (0.5, 16), (1.0, 16), (1.0, 32)]
 
 
-def test_grid_spreads_its_levels_over_a_long_integer_range() -> None:
-    assert [c["n"] for c in configs(Space({"n": Integer(1, 1001)}), samplers.Grid(levels=3))] == [1, 501, 1001]
+@pytest.mark.parametrize(
+    "domain",
+    [Ordinal([1, 2, 4, 8, 16, 32]), Integer(1, 30), Integer(1, 100, log=True), Float(0.0, 3.0, step=0.5)],
+    ids=["ordinal", "integer", "logarithmic", "stepped"],
+)
+def test_grid_leaves_out_nothing_that_is_discrete(domain: Any) -> None:
+    space = Space({"v": domain})
+    found = configs(space, samplers.Grid(levels=2))
+    assert found == list(space.configs()) and len(found) == space.size
+
+
+def test_a_grid_of_very_many_levels_is_worked_out_one_by_one() -> None:
+    space = Space({"n": Integer(0, 10**15), "x": Float(0.0, 1.0), "b": Ordinal([1, 2])})
+    found = configs(space, samplers.Grid(levels=10**9), 4)
+    assert [(c["n"], c["x"], c["b"]) for c in found] == [(0, 0.0, 1), (0, 0.0, 2), (0, 1 / (10**9 - 1), 1),
+                                                         (0, 1 / (10**9 - 1), 2)]  # fmt: skip
 
 
 def test_grid_log_levels_are_even_in_the_logarithm() -> None:

@@ -8,6 +8,7 @@ import pytest
 from tunesmith import Categorical, Float, Goal, Prior, Space, Study, replay
 from tunesmith.records import Asked, Failed, Told
 from tunesmith.samplers import DEHB, Sampler, Uniform
+from tunesmith.samplers._prior import fading
 from tunesmith.samplers.dehb import filled, ranked
 from tunesmith.schedulers import ASHA, Hyperband
 from tunesmith.testing import GOAL, SamplerConformance, finite, mixed, nested, play
@@ -131,13 +132,18 @@ def test_a_mutant_is_a_parent_plus_a_share_of_a_difference() -> None:
     assert (half[:, 0] != 0.9).mean() == pytest.approx((1 + 0.5 * 2) / 3, abs=0.12)
 
 
-def test_what_a_parent_lacks_is_drawn() -> None:
+def test_what_a_parent_lacks_is_drawn_for_a_share_from_the_prior() -> None:
     branch = Space({"y": Float(0.0, 1.0), "z": Float(0.0, 1.0, prior=Prior(0.7, 1.0))})
     space = Space({"c": Categorical({"no": None, "yes": branch})})
-    points = filled(space, np.array([[0.25, np.nan, np.nan]] * 300), np.random.default_rng(0))
+    points = filled(space, np.array([[0.25, np.nan, np.nan]] * 3000), np.random.default_rng(0))
     assert (points[:, 0] == 0.25).all()
-    assert points[:, 1].mean() == pytest.approx(0.5, abs=0.05) and points[:, 1].std() > 0.25
-    assert points[:, 2].mean() == pytest.approx(0.7, abs=0.02) and points[:, 2].std() < 0.07
+    assert points[:, 1].mean() == pytest.approx(0.5, abs=0.02) and points[:, 1].std() == pytest.approx(
+        12**-0.5, abs=0.01
+    )
+    assert np.mean(points[:, 2] < 0.5) == pytest.approx(0.5 * (1 - fading(0)), abs=0.03)
+    assert np.mean(np.abs(points[:, 2] - 0.7) < 0.1) == pytest.approx(
+        fading(0) * 0.95 + (1 - fading(0)) * 0.2, abs=0.03
+    )
 
 
 def test_only_rows_with_values_at_the_step_are_ranked() -> None:

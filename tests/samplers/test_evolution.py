@@ -8,6 +8,7 @@ import pytest
 from tunesmith import Categorical, Float, Goal, Integer, Prior, Space, Study, replay, samplers
 from tunesmith.records import Asked, Failed, Told
 from tunesmith.samplers import RegularizedEvolution, Sampler
+from tunesmith.samplers._prior import fading
 from tunesmith.samplers.base import History
 from tunesmith.samplers.evolution import admitted, completed, moved, niche
 from tunesmith.testing import GOAL, SamplerConformance, finite, mixed, nested, play
@@ -106,12 +107,18 @@ def test_options_change_to_any_other_one() -> None:
     assert set(found) == {0, 1, 3} and min(found.count(level) for level in (0, 1, 3)) > 60
 
 
-def test_what_becomes_active_is_drawn_from_its_prior() -> None:
+def test_what_becomes_active_is_drawn_from_its_prior_less_and_less() -> None:
     branch = Space({"x": Float(0.0, 1.0, prior=Prior(0.8, 1.0))})
     space = Space({"c": Categorical({"no": None, "yes": branch})})
     rng = np.random.default_rng(0)
-    drawn = [completed(space, np.array([0.75, np.nan]), rng)[1] for _ in range(50)]
-    assert np.mean(drawn) == pytest.approx(0.8, abs=0.05)
+    shares = []
+    for known in (0, 20, 100):
+        drawn = np.array([completed(space, np.array([0.75, np.nan]), rng, known)[1] for _ in range(3000)])
+        assert np.mean(drawn < 0.4) == pytest.approx(0.4 * (1 - fading(known)), abs=0.03)  # where the prior has nothing
+        shares.append(float(np.mean(np.abs(drawn - 0.8) < 0.1)))  # where it has 95% of its draws
+    assert shares == pytest.approx(
+        [fading(known) * 0.95 + (1 - fading(known)) * 0.2 for known in (0, 20, 100)], abs=0.03
+    )
     assert np.isnan(completed(space, np.array([0.25, 0.3]), rng)[1])
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tunesmith.errors import TunesmithError
 from tunesmith.execution.simulated import Kind, Played
 from tunesmith.records import Constraint, Event, Goal
-from tunesmith.samplers.base import Point, Walk
+from tunesmith.samplers.base import Point, Points, Walk
 from tunesmith.space import Config, Space
 from tunesmith.study import Job, Study
 from tunesmith.trials import Trial, open_ended
@@ -181,10 +181,15 @@ class InOrder:
         self.points = points
 
     def init(
-        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+        self,
+        space: Space,
+        goals: Sequence[Goal],
+        rng: np.random.Generator,
+        constraints: Sequence[Constraint] = (),
+        duplicates: bool = False,
     ) -> Walk:
         """Nothing is taken yet."""
-        return Walk(space, iter(self.points))
+        return Walk(space, Points(space, lambda: iter(self.points)), duplicates=duplicates)
 
     def tell(self, state: Walk, event: Event) -> Walk:
         """Note what was asked."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from tunesmith.samplers.base import Floats
 from tunesmith.space import Column
 
 LEAST = 0.05  #: least deviation
+FIRST_SHARE = 1 / 3  #: of the draws that evolution makes anew are from the prior as long as nothing is known
+HALF_LIFE = 20  #: configurations after which this share has halved
 
 
 def believed(columns: Sequence[Column]) -> bool:
@@ -66,3 +69,20 @@ def draw(columns: Sequence[Column], uniform: Floats) -> Floats:
             low, high = ndtr(-mode / deviation), ndtr((1 - mode) / deviation)
             drawn[:, j] = np.clip(mode + deviation * ndtri(low + u * (high - low)), 0, 1)
     return drawn
+
+
+def fading(known: NDArray[np.int64] | int) -> Floats:
+    """Which share of new draws is from the prior where so many configurations are known already.
+
+    The rest is uniform, so that a wrong prior forbids nothing; and it counts less and less beside the results.
+    """
+    return FIRST_SHARE * HALF_LIFE / (HALF_LIFE + np.asarray(known, dtype=np.float64))
+
+
+def draw_anew(columns: Sequence[Column], shape: tuple[int, ...], rng: np.random.Generator, known: int) -> Floats:
+    """Points [n, d]: some drawn from the prior (the share is that of ``fading``), the others uniform."""
+    uniform = rng.random(shape)
+    if not believed(columns):
+        return uniform
+    chosen = rng.random(shape[0]) < fading(known)
+    return np.where(chosen[:, None], draw(columns, uniform), uniform)

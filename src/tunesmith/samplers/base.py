@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeVar
+from itertools import islice
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.pareto import order
 from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Told, losses
+from tunesmith.rng import stream
 from tunesmith.space import Column, Space
 
 S = TypeVar("S")
@@ -23,7 +25,9 @@ Bools = NDArray[np.bool_]
 class Sampler(Protocol[S]):
     """Where to look next. Hyperparameters stand in the object, frozen; the state is a separate record.
 
-    A sampler is a fold over the log: the same events give the same state, and ``ask`` never changes it.
+    A sampler is a fold over the log: the same events give the same state. ``tell`` may change the state in place;
+    ``ask`` must leave no trace in it that any later answer depends on, also where an exception ends it half-way.
+    ``copy.deepcopy`` of a state must give one that answers alike.
 
     A sampler with a model may also have a method ``view(state, points [n, d], rng) -> View`` for pictures. It changes
     nothing, and raises ValueError as long as there is no model yet. ``learns`` may be False: it proposes the same
@@ -31,9 +35,18 @@ class Sampler(Protocol[S]):
     """
 
     def init(
-        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+        self,
+        space: Space,
+        goals: Sequence[Goal],
+        rng: np.random.Generator,
+        constraints: Sequence[Constraint] = (),
+        duplicates: bool = False,
     ) -> S:
-        """The state before the first event. ``rng`` is the same at every init of a study."""
+        """The state before the first event. ``rng`` is the same at every init of a study.
+
+        With ``duplicates`` the study may try a configuration again, and the sampler proposes known ones wherever its
+        algorithm leads there; otherwise it avoids them.
+        """
         ...
 
     def tell(self, state: S, event: Event) -> S:
@@ -61,39 +74,129 @@ class View(NamedTuple):
     curves: dict[str, Floats]
 
 
+class Points:
+    """A fixed sequence of points, each of which is worked out when it is first looked at.
+
+    Args:
+        space: where the points lie.
+        begin: begins the sequence. It gives the same points at every call.
+    """
+
+    def __init__(self, space: Space, begin: Callable[[], Iterator[Point]]) -> None:
+        self.space, self.begin = space, begin
+        self._known: list[tuple[bytes, Point]] = []
+        self._rest: Iterator[Point] | None = None
+
+    def at(self, index: int) -> tuple[bytes, Point] | None:
+        """The point at a place of the sequence, with its key; None behind the end."""
+        while index >= len(self._known):
+            rest, self._rest = self._rest, None  # an exception ends an iterator: it is kept only where there was none
+            if rest is None:
+                rest = islice(self.begin(), len(self._known), None)
+            point = next(rest, None)
+            if point is not None:
+                self._known.append((self.space.key(self.space.decode(point)), point))
+            self._rest = rest
+            if point is None:
+                return None
+        return self._known[index]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Points:
+        """The same sequence, worked out anew: iterators can't be copied."""
+        return Points(self.space, self.begin)
+
+
 @dataclass(slots=True)
 class Walk:
-    """State of a sampler that goes through a fixed sequence of points and passes over those already taken."""
+    """State of a sampler that goes through a fixed sequence of points and passes over those already taken.
+
+    With ``duplicates`` it takes every point of the sequence in turn, whether it was tried before or not, and after the
+    last one begins again.
+
+    Attributes:
+        seed: of random draws that follow on the end of the sequence; None: the end is the end.
+        asked: how many jobs were asked.
+        taken: all configurations that were asked, by their keys.
+        place: with ``duplicates``, the next one of the sequence.
+        cursor: all points before it are taken. It only saves looking at them again.
+    """
 
     space: Space
-    points: Iterator[Point]
-    seen: list[tuple[bytes, Point]] = field(default_factory=list)
-    taken: set[bytes] = field(default_factory=set)
-    asked: int = 0  #: how many trials were started
-    cursor: int = 0  #: all points before it are taken
+    points: Points
+    seed: int | None = None
+    duplicates: bool = False
+    asked: int = 0
+    taken: dict[bytes, Point] = field(default_factory=dict)
+    place: int = 0
+    cursor: int = 0
 
     def tell(self, event: Event) -> None:
         """Note the configuration of a new trial."""
-        if type(event) is Asked:
-            self.asked += 1
-            self.taken.add(self.space.key(event.config))
+        if type(event) is not Asked:
+            return
+        point = self.space.encode(event.config)
+        self.asked += 1
+        self.taken[point.tobytes()] = point
+        if self.duplicates and event.parent is None:
+            due = self.points.at(self.place)
+            if due is not None and identity(self.space, due[1]) == rounded(point):
+                self.place += 1
+                if self.seed is None and self.points.at(self.place) is None:
+                    self.place = 0
 
     def next(self, patience: int | None = None) -> Point | None:
-        """The first point of the sequence that is not taken; None at the end of the sequence.
+        """The first point of the sequence that is not taken; None at the end of the sequence, or a draw.
 
-        With ``patience``, the sequence is searched for so many points more than trials were started; where all of these
+        With ``patience``, the sequence is searched for so many points more than jobs were asked; where all of these
         are taken, the answer is one of the first of them.
         """
+        if self.duplicates:
+            due = self.points.at(self.place)
+            return self._after_the_end(patience) if due is None else due[1]
         while patience is None or self.cursor < self.asked + patience:
-            if self.cursor == len(self.seen):
-                point = next(self.points, None)
-                if point is None:
-                    return None
-                self.seen.append((self.space.key(self.space.decode(point)), point))
-            if self.seen[self.cursor][0] not in self.taken:
-                return self.seen[self.cursor][1]
+            found = self.points.at(self.cursor)
+            if found is None:
+                return self._after_the_end(patience)
+            if found[0] not in self.taken:
+                return found[1]
             self.cursor += 1
-        return self.seen[self.asked % patience][1]
+        found = self.points.at(self.asked % patience)
+        return self._after_the_end(patience) if found is None else found[1]
+
+    def _after_the_end(self, patience: int | None) -> Point | None:
+        """A draw that is not taken, if there is one among the first ``patience``."""
+        if self.seed is None:
+            return None
+        rng = stream(self.seed, "after the end", self.asked)
+        for _ in range(patience or 1):
+            point = self.random(rng)
+            if self.duplicates or self.space.key(self.space.decode(point)) not in self.taken:
+                break
+        return point
+
+    def random(self, rng: np.random.Generator) -> Point:
+        """A random point that the constraints allow; see ``random_point``."""
+        return random_point(self.space, rng, self.taken.values())
+
+
+NEAR = 64  #: known points near which the allowed ones of a thin space are looked for
+
+
+def random_point(space: Space, rng: np.random.Generator, known: Collection[Point] = ()) -> Point:
+    """A random point that the constraints allow. Where they allow little, it may lie near one of the known points."""
+    every = max(1, len(known) // NEAR)
+    near = (space.decode(point) for point in islice(known, 0, None, every))  # worked out only where it is needed
+    return space.encode(space.sample(rng, near=near))
+
+
+def identity(space: Space, point: Point) -> bytes:
+    """A key for the point as it comes back from the log, where rounding may have moved it a little."""
+    return rounded(space.encode(space.decode(point)))
+
+
+def rounded(point: Point) -> bytes:
+    """A key for a point that is the same where another processor rounds its last digits otherwise."""
+    return np.round(point, 9).tobytes()
 
 
 def switches(columns: Sequence[Column]) -> list[int]:
@@ -173,8 +276,11 @@ class History:
         seen_counts: [N], how many trials they are the mean of; 0 where all have failed since.
     """
 
-    def __init__(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> None:
+    def __init__(
+        self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = (), duplicates: bool = False
+    ) -> None:
         self.space, self.goals, self.constraints = space, tuple(goals), tuple(constraints)
+        self.duplicates = duplicates
         self.size = self.seen = 0
         width = len(goals) + len(self.constraints)
         self._points, self._values = np.empty((16, len(space.columns))), np.empty((16, width))
@@ -229,7 +335,12 @@ class History:
         return self._seen[row]
 
     def known(self, points: Floats) -> Bools:
-        """Which of the points [k, d], as ``space.snap`` gives them, stand in the history: [k]."""
+        """Which of the points [k, d], as ``space.snap`` gives them, are not to be proposed again: [k].
+
+        Those that stand in the history; none with ``duplicates``.
+        """
+        if self.duplicates:
+            return np.zeros(len(points), dtype=np.bool_)
         return np.array([point.tobytes() in self._rows for point in points], dtype=np.bool_)
 
     def tell(self, event: Event) -> int | None:

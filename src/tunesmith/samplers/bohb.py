@@ -24,7 +24,7 @@ class Rungs:
     """The models.
 
     Attributes:
-        space, goals, constraints, seed: what a model begins with.
+        space, goals, constraints, duplicates, seed: what a model begins with.
         initial: the initial design.
         models: by rung.
         heading: by trial: the rung where its job ends.
@@ -33,6 +33,7 @@ class Rungs:
     space: Space
     goals: Sequence[Goal]
     constraints: Sequence[Constraint]
+    duplicates: bool
     seed: int
     initial: Walk
     models: dict[int, State] = field(default_factory=dict)
@@ -58,10 +59,16 @@ class BOHB(msgspec.Struct, frozen=True):
             raise ValueError(f"BOHB: uniform={self.uniform} must be in [0, 1]")
 
     def init(
-        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+        self,
+        space: Space,
+        goals: Sequence[Goal],
+        rng: np.random.Generator,
+        constraints: Sequence[Constraint] = (),
+        duplicates: bool = False,
     ) -> Rungs:
         """No rung is known yet."""
-        return Rungs(space, tuple(goals), tuple(constraints), int(rng.integers(2**63)), design(space, rng))
+        seed, initial = int(rng.integers(2**63)), design(space, rng, duplicates)
+        return Rungs(space, tuple(goals), tuple(constraints), duplicates, seed, initial)
 
     def tell(self, state: Rungs, event: Event) -> Rungs:
         """Let the model of the rung learn to which the trial was sent; of a failure all models."""
@@ -69,8 +76,7 @@ class BOHB(msgspec.Struct, frozen=True):
         if type(event) is Asked and event.parent is None:
             state.heading[event.trial] = event.until
             if event.until not in state.models:
-                rng = np.random.default_rng(state.seed)
-                state.models[event.until] = self.model.init(state.space, state.goals, rng, state.constraints)
+                state.models[event.until] = self.begin(state)
         if isinstance(event, Asked | Told) and event.trial in state.heading:
             step = state.heading[event.trial]
             state.models[step] = self.model.tell(state.models[step], event)
@@ -81,9 +87,15 @@ class BOHB(msgspec.Struct, frozen=True):
     def ask(self, state: Rungs, rng: np.random.Generator, until: int = 1) -> Point | None:
         """A uniform draw, or what the model of the highest rung proposes."""
         if rng.random() < self.uniform:
-            return state.space.encode(state.space.sample(rng))
+            return state.initial.random(rng)
         model = self.highest(state)
         return state.initial.next(REPEATS) if model is None else self.model.ask(model, rng, until)
+
+    def begin(self, state: Rungs) -> State:
+        """A model that knows nothing yet."""
+        rng = np.random.default_rng(state.seed)
+        more = {"duplicates": True} if state.duplicates else {}
+        return self.model.init(state.space, state.goals, rng, state.constraints, **more)
 
     def highest(self, state: Rungs) -> State | None:
         """The model of the highest rung with enough results; None if there is none."""

@@ -15,9 +15,20 @@ import msgspec
 import numpy as np
 
 from tunesmith._threads import one_thread
-from tunesmith.records import Constraint, Event, Goal
+from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Told
 from tunesmith.rng import stream, subseed
-from tunesmith.samplers.base import OBSERVED, PENDING, Floats, History, Point, places, switches
+from tunesmith.samplers.base import (
+    OBSERVED,
+    PENDING,
+    Floats,
+    History,
+    Point,
+    identity,
+    places,
+    random_point,
+    rounded,
+    switches,
+)
 from tunesmith.space import Column, Space
 
 if TYPE_CHECKING:
@@ -25,8 +36,10 @@ if TYPE_CHECKING:
 
 FINE = 200  #: numbers of more levels count as continuous
 TRIES = 50  #: draws for a point that the constraints allow
-SPARE = 32  #: points of a generation with a result already that are looked at to find one that was not tried
+SPARE = 32  #: draws beyond a generation's size that are looked at to find a point that was not tried
 IDLE = 20  #: generations in a row without a point that was not tried, after which a search starts again
+THIN = 0.1  #: share of the first deviation where a search begins at a known point of a thin space
+SURE = 0.75  #: most confidence that a prior is given where a search begins, so that it forbids nothing
 
 
 class CMAES(msgspec.Struct, frozen=True):
@@ -63,42 +76,61 @@ class CMAES(msgspec.Struct, frozen=True):
             raise ValueError(f"CMAES: branches={self.branches} must be at least 1")
 
     def init(
-        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+        self,
+        space: Space,
+        goals: Sequence[Goal],
+        rng: np.random.Generator,
+        constraints: Sequence[Constraint] = (),
+        duplicates: bool = False,
     ) -> Searches:
         """A search for every combination of branches. Raises ImportError without the library."""
         try:
             import cmaes  # noqa: F401
         except ImportError as error:
             raise ImportError("CMAES needs the cmaes library: pip install 'tunesmith[cmaes]'") from error
-        history, seed = History(space, goals, constraints), int(rng.integers(2**63))
-        chosen = combinations(space.columns, self.branches)
-        return Searches(history, [Search(self, history, subseed(seed, "branch", i), c) for i, c in enumerate(chosen)])
+        seed = int(rng.integers(2**63))
+        state = Searches(History(space, goals, constraints, duplicates))
+        for i, chosen in enumerate(combinations(space.columns, self.branches)):
+            state.searches.append(Search(self, state.history, state.rows, subseed(seed, "branch", i), chosen))
+        return state
 
     def tell(self, state: Searches, event: Event) -> Searches:
         """Note a point or a result; the search whose generation it completes goes on to the next one."""
-        row = state.history.tell(event)
-        if row is not None:
-            state.rows[rounded(state.history.points[row])] = row
+        history = state.history
+        row = history.tell(event)
+        if type(event) is Asked:
+            if event.parent is not None or event.trial < state.trials:
+                return state
+            state.trials = event.trial + 1
+            point = history.space.encode(event.config)
+            key = rounded(point)
+            if row is not None:
+                state.rows[key] = row
             for search in state.searches:
-                if search.contains(state.history.points[row]):
-                    search.tell(row, state.rows)
+                if search.contains(point) and (row is not None or history.duplicates):
+                    search.begun(event.trial, key)
+        elif row is not None and isinstance(event, Told | Failed):
+            for search in state.searches:
+                if search.contains(history.points[row]):
+                    search.ended(event.trial, row)
         return state
 
     def ask(self, state: Searches, rng: np.random.Generator, until: int = 1) -> Point | None:
         """The next point of a generation: of the search that is due. A random point where all searches are used up."""
-        found = [(search, point) for search in state.searches if (point := search.fresh(state.rows)) is not None]
+        found = [(search, point) for search in state.searches if (point := search.proposal()) is not None]
         if not found:
-            return state.history.space.encode(state.history.space.sample(rng))
+            return random_point(state.history.space, rng, state.history.points)
         return found[state.due([search for search, _ in found], rng)][1]
 
 
 @dataclass(slots=True)
 class Searches:
-    """State: all searches, and the rows of ``history`` by point."""
+    """State: all searches, the rows of ``history`` by point, and the number of the next trial."""
 
     history: History
-    searches: list[Search]
+    searches: list[Search] = field(default_factory=list)
     rows: dict[bytes, int] = field(default_factory=dict)
+    trials: int = 0
 
     def due(self, ready: list[Search], rng: np.random.Generator) -> int:
         """Which search should go on: the one that is least far with its first generation, until all have one.
@@ -115,19 +147,30 @@ class Searches:
 
 @dataclass(slots=True)
 class Slot:
-    """A draw of the library, and its point with its identity; no point (a bad result) where none is allowed."""
+    """A draw of the library, and its point with its identity; no point (a bad result) where none is allowed.
+
+    ``done``: its own trial has a result. It matters only with ``duplicates``, where a point may have other trials.
+    """
 
     drawn: Any
     point: Point | None = None
     key: bytes = b""
+    done: bool = False
 
 
 class Search:
-    """CMA-ES over the columns that are free when the branches in ``chosen`` (level by column) are taken."""
+    """CMA-ES over the columns that are free when the branches in ``chosen`` (level by column) are taken.
 
-    def __init__(self, options: CMAES, history: History, seed: int, chosen: dict[int, int]) -> None:
+    A generation is a sequence of slots: those that the last one left pending, then draws, of which there are as many
+    as are needed. All of it follows from the events that were told; the slot that comes next is found when an event
+    is told, too, so that an ask only reads.
+    """
+
+    def __init__(
+        self, options: CMAES, history: History, rows: dict[bytes, int], seed: int, chosen: dict[int, int]
+    ) -> None:
         columns = history.space.columns
-        self.options, self.history, self.seed, self.chosen = options, history, seed, chosen
+        self.options, self.history, self.rows, self.seed, self.chosen = options, history, rows, seed, chosen
         self.template = np.full(len(columns), 0.5)
         for j, level in chosen.items():
             self.template[j] = (level + 0.5) / columns[j].levels
@@ -144,10 +187,20 @@ class Search:
         self.doublings = 0
         self.default = options.population or 4 + int(3 * np.log(max(1, len(free))))
         self.size = self.default if free else 1
+        self.idle = 0  # generations since the last result
+        self.spread: list[tuple[Floats, Floats]] = []  # the least and the greatest losses of each generation of a run
         self.slots: list[Slot] = []
+        self.carried = 0  # so many slots are left from the last generation
+        self.handed = 0  # so many were handed out to trials, or passed over since their points were tried before
+        self.next: int | None = None  # the slot that is handed out next
+        self.tried = 0  # trials of this run
+        self.out: dict[int, Slot] = {}  # by trial; only with duplicates
         self.library: CatCMAwM | None = None
         if free:
             self.start(grow=False)
+        elif history.space.allows(point := history.space.snap(self.template)):
+            self.slots = [Slot(None, point, identity(history.space, point))]
+        self.look()
 
     def contains(self, point: Point) -> bool:
         """Whether the point takes these branches."""
@@ -156,17 +209,18 @@ class Search:
     # -- runs -------------------------------------------------------------------------------------------------------
 
     def start(self, grow: bool) -> None:
-        """Begin a run: the first one in the middle or at the prior's mode, later ones at a random point."""
+        """Begin a run: the first one between the middle and the prior's mode, later ones at a random point."""
         from cmaes import CatCMAwM
 
         self.run += 1
         rng = stream(self.seed, "run", self.run)
-        columns = self.history.space.columns
+        columns, scale = self.history.space.columns, 1.0
         if self.run == 0:
-            center = np.array([0.5 if c.prior is None else c.prior[0] for c in columns])
+            beliefs = [c.prior or (0.5, 0.0) for c in columns]
+            center = np.array([0.5 + min(confidence, SURE) * (mode - 0.5) for mode, confidence in beliefs])
         else:
-            center = self.anywhere(rng)
-        sigma = self.regime(rng) if grow else self.options.sigma
+            center, scale = self.anywhere(rng)
+        sigma = scale * (self.regime(rng) if grow else self.options.sigma)
         numbers = self.smooth + self.stepped
         self.library = CatCMAwM(
             x_space=[[0.0, 1.0]] * len(self.smooth) or None,
@@ -178,18 +232,26 @@ class Search:
             cov=np.eye(len(numbers)) if numbers else None,
             cat_param=believed([columns[j] for j in self.unordered]) if self.unordered else None,
         )
-        self.spread: list[tuple[Floats, Floats]] = []
-        self.idle = 0
+        self.spread = []
+        self.tried = 0
         self.begin([])
 
-    def anywhere(self, rng: np.random.Generator) -> Point:
-        """A random point of these branches, allowed if one is found in a few draws."""
+    def anywhere(self, rng: np.random.Generator) -> tuple[Point, float]:
+        """A random point of these branches that the constraints allow, and a factor for the first deviation.
+
+        Where they allow none of a few draws, it is a known one, from which the search goes on in small steps.
+        """
+        space = self.history.space
         for _ in range(TRIES):
             drawn = rng.random(len(self.template))
             drawn[list(self.chosen)] = self.template[list(self.chosen)]
-            if self.history.space.allows(self.history.space.snap(drawn)):
-                break
-        return drawn
+            if space.allows(space.snap(drawn)):
+                return drawn, 1.0
+        known = [point for point in self.history.points if self.contains(point) and space.allows(point)]
+        if not known:
+            return drawn, 1.0
+        found = known[int(rng.integers(len(known)))]
+        return np.where(np.isnan(found), drawn, found), THIN
 
     def regime(self, rng: np.random.Generator) -> float:
         """Set the population of a run; returns its sigma. As in the paper of BIPOP, the smaller budget is next."""
@@ -209,25 +271,27 @@ class Search:
         assert self.library is not None
         self.library.reseed_rng(subseed(self.seed, f"run {self.run}", self.library.generation) % 2**32)
         self.slots = carried
-        self.carried = len(carried)
+        self.carried = self.handed = len(carried)
 
-    def fresh(self, rows: dict[bytes, int]) -> Point | None:
-        """The first point of the generation that was not tried."""
-        if self.library is None:
-            point = self.history.space.snap(self.template)
-            return (
-                point if identity(self.history.space, point) not in rows and self.history.space.allows(point) else None
-            )
-        i = used_up = 0
-        while i < self.carried + self.size or used_up < SPARE:
-            if i == len(self.slots):
-                self.slots.append(self.draw())
-            slot = self.slots[i]
-            if slot.point is not None and slot.key not in rows:
-                return slot.point
-            used_up += slot.point is None or self.history.status[rows[slot.key]] != PENDING
-            i += 1
-        return None
+    def slot(self, index: int) -> Slot:
+        """One of the generation."""
+        while index >= len(self.slots):
+            self.slots.append(self.draw())
+        return self.slots[index]
+
+    def look(self) -> None:
+        """Find the slot that comes next: the first one that may be tried. None where the search is used up for now."""
+        self.next = None
+        end = max(self.carried + self.size, self.handed) + SPARE
+        for index in range(self.handed, end) if self.library is not None else range(len(self.slots)):
+            slot = self.slot(index)
+            if slot.point is not None and (self.history.duplicates or slot.key not in self.rows):
+                self.next = index
+                return
+
+    def proposal(self) -> Point | None:
+        """The point that comes next."""
+        return None if self.next is None else self.slots[self.next].point
 
     @one_thread
     def draw(self) -> Slot:
@@ -247,49 +311,68 @@ class Search:
                 return Slot(drawn, point, identity(self.history.space, point))
         return Slot(drawn)
 
-    def tell(self, row: int, rows: dict[bytes, int]) -> None:
-        """Take in that this row was asked or has a result."""
-        if self.history.status[row] == PENDING:
-            self.asked += 1
-            return
+    def begun(self, trial: int, key: bytes) -> None:
+        """Take in that a trial was started in these branches: of the next slot, or of a point from elsewhere."""
+        self.asked += 1
+        if self.next is not None and self.slots[self.next].key == key:
+            self.handed = self.next + 1
+            self.tried += 1
+            if self.history.duplicates:
+                self.out[trial] = self.slots[self.next]
+        self.look()
+
+    def ended(self, trial: int, row: int) -> None:
+        """Take in that a trial in these branches has a result or has failed."""
         if self.history.status[row] == OBSERVED:
             pair = np.array([row if self.best is None else self.best, row])
             self.best = int(pair[np.argmin(places(self.history, pair))])
-        if self.library is None:
-            return
-        self.idle = 0
-        while self.advance(rows):
-            pass
+        slot = self.out.pop(trial, None)
+        if slot is not None:
+            slot.done = True
+        if self.library is not None:
+            self.idle = 0
+            while self.advance():
+                pass
+        self.look()
 
-    def advance(self, rows: dict[bytes, int]) -> bool:
-        """End the generation if it is complete. Points that were tried before have their results at once."""
+    def settled(self, slot: Slot) -> bool:
+        """Whether the place of a slot in its generation is known: it has a result, failed, or breaks a constraint."""
+        if slot.point is None or slot.done:
+            return True
+        if self.history.duplicates or slot.key not in self.rows:
+            return False
+        return bool(self.history.status[self.rows[slot.key]] != PENDING)
+
+    def advance(self) -> bool:
+        """End the generation if it is complete. Points that were tried before have their results at once.
+
+        Returns whether a generation ended and the next one may be complete already. That happens a few times in a row
+        at most, since then the search begins again elsewhere and waits for news.
+        """
         assert self.library is not None
-        while len(self.slots) < self.carried + self.size:
-            self.slots.append(self.draw())
-        row_of = [-1 if slot.point is None else rows.get(slot.key, -2) for slot in self.slots]
-        done = [i for i, row in enumerate(row_of) if row == -1 or (row >= 0 and self.history.status[row] != PENDING)]
+        slots = [self.slot(index) for index in range(max(self.carried + self.size, self.handed))]
+        done = [slot for slot in slots if self.settled(slot)][: self.size]
         if len(done) < self.size:
             return False
-        done = done[: self.size]
-        self.update([self.slots[i] for i in done], np.array([row_of[i] for i in done]))
-        carried = [
-            slot for i, slot in enumerate(self.slots)
-            if i >= self.carried and row_of[i] >= 0 and self.history.status[row_of[i]] == PENDING
-        ]  # fmt: skip
+        nothing_allowed = all(slot.point is None for slot in slots)
+        carried = [slot for slot in slots[self.carried : self.handed] if not self.settled(slot)]
+        self.update(done)
         self.idle += 1
-        if self.idle >= IDLE or max(row_of) == -1:
+        if self.idle >= IDLE or nothing_allowed:
             self.start(grow=False)
             return False
         if self.options.restarts != "none" and self.over():
-            self.start(grow=True)
+            # A larger population pays where there is much left to try, not where a finite space is used up.
+            self.start(grow=self.tried >= self.size)
         else:
             self.begin(carried)
         return True
 
     @one_thread
-    def update(self, slots: list[Slot], rows: Any) -> None:
+    def update(self, slots: list[Slot]) -> None:
         """Tell the library the order of a generation's points."""
         assert self.library is not None
+        rows = np.array([-1 if slot.point is None else self.rows[slot.key] for slot in slots])
         losses = self.history.losses[rows]
         losses[rows < 0] = np.nan
         order = places(self.history, rows)
@@ -311,16 +394,6 @@ class Search:
             if not (high / 2 - low / 2 > 1e-12 * np.fmax(np.abs(low), np.abs(high))).any():
                 return True
         return bool(n and self.library.should_stop())
-
-
-def identity(space: Space, point: Point) -> bytes:
-    """The point as it comes back from the log, where rounding may have moved it a little."""
-    return rounded(space.encode(space.decode(point)))
-
-
-def rounded(point: Point) -> bytes:
-    """A key for a point that is the same where another processor rounds its last digits otherwise."""
-    return np.round(point, 9).tobytes()
 
 
 def combinations(columns: Sequence[Column], most: int) -> list[dict[int, int]]:
@@ -347,6 +420,7 @@ def believed(columns: Sequence[Column]) -> Floats:
     q = np.zeros((len(columns), max(column.levels for column in columns)))
     for row, column in zip(q, columns, strict=True):
         mode, confidence = column.prior or (0.0, 0.0)
+        confidence = min(confidence, SURE)
         row[: column.levels] = (1 - confidence) / column.levels
         row[int(mode * column.levels)] += confidence
     return q

@@ -15,7 +15,7 @@ import numpy as np
 
 from tunesmith.pareto import Ints, order
 from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Told
-from tunesmith.samplers._prior import draw
+from tunesmith.samplers._prior import draw_anew
 from tunesmith.samplers.base import Floats, History, Point, Walk
 from tunesmith.samplers.evolution import TRIES, admitted
 from tunesmith.samplers.qmc import design
@@ -51,9 +51,9 @@ class DEHB(msgspec.Struct, frozen=True):
     lowest rung, of the highest one. While there is no other rung, the first ``population`` trials are those of the
     initial design, and the next ones have all members of their own subpopulation for parents.
 
-    What a mutant has outside of the unit cube is drawn anew. What a parent lacks, since its branch was not taken, is
-    drawn too, from the experts' prior if there is one. With several goals or outcome constraints a trial is worse by
-    constrained domination, then crowding.
+    What a mutant has outside of the unit cube is drawn anew, and so is what a parent lacks, since its branch was not
+    taken: uniformly, and for a share that fades from the experts' prior. With several goals or outcome constraints a
+    trial is worse by constrained domination, then crowding.
 
     Args:
         population: slots of a subpopulation.
@@ -78,10 +78,16 @@ class DEHB(msgspec.Struct, frozen=True):
             raise ValueError(f"DEHB: eta={self.eta} must be at least 2")
 
     def init(
-        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+        self,
+        space: Space,
+        goals: Sequence[Goal],
+        rng: np.random.Generator,
+        constraints: Sequence[Constraint] = (),
+        duplicates: bool = False,
     ) -> State:
         """Nobody is born yet."""
-        return State(History(space, goals, constraints), design(space, rng))
+        history = History(space, goals, constraints, duplicates)
+        return State(history, design(space, rng, duplicates, priors=True))
 
     def tell(self, state: State, event: Event) -> State:
         """Give a job its slot, and let it compete for it when it is done."""
@@ -112,7 +118,8 @@ class DEHB(msgspec.Struct, frozen=True):
         def child(_: Point) -> Point:
             target = np.full(len(space.columns), np.nan) if member is None else history.points[member]
             three = history.points[rng.choice(parents, 3, replace=False)]
-            return self.cross(space, filled(space, np.vstack([target, three]), rng), rng)
+            points = filled(space, np.vstack([target, three]), rng, history.size)
+            return self.cross(space, points, rng, history.size)
 
         return admitted(history, history.points[0], child, rng)
 
@@ -126,11 +133,12 @@ class DEHB(msgspec.Struct, frozen=True):
         own = state.members.get(until, {}) if state.asked[until] >= self.population else {}
         return ranked(state.history, own.values(), until)
 
-    def cross(self, space: Space, points: Floats, rng: np.random.Generator) -> Point:
+    def cross(self, space: Space, points: Floats, rng: np.random.Generator, known: int = 0) -> Point:
         """The crossover of the first of four points [4, d], without NaN, with the mutant of the others."""
         target, a, b, c = points
         mutant = a + self.factor * (b - c)
-        mutant = np.where((mutant < 0) | (mutant > 1), rng.random(len(mutant)), mutant)
+        drawn = draw_anew(space.columns, (1, len(mutant)), rng, known)[0]
+        mutant = np.where((mutant < 0) | (mutant > 1), drawn, mutant)
         chosen = rng.random(len(mutant)) < self.crossover
         chosen[rng.permutation(len(mutant))[:1]] = True
         return space.snap(np.where(chosen, mutant, target))
@@ -146,6 +154,6 @@ def ranked(history: History, rows: Iterable[int], step: int) -> Ints:
     return best
 
 
-def filled(space: Space, points: Floats, rng: np.random.Generator) -> Floats:
-    """The points [n, d] with a draw where they have NaN."""
-    return np.where(np.isnan(points), draw(space.columns, rng.random(points.shape)), points)
+def filled(space: Space, points: Floats, rng: np.random.Generator, known: int = 0) -> Floats:
+    """The points [n, d] with a draw where they have NaN; see ``draw_anew``."""
+    return np.where(np.isnan(points), draw_anew(space.columns, points.shape, rng, known), points)

@@ -12,13 +12,15 @@ import msgspec
 import numpy as np
 
 from tunesmith.pareto import Ints
-from tunesmith.records import Constraint, Event, Goal
-from tunesmith.samplers._prior import draw
-from tunesmith.samplers.base import OBSERVED, PENDING, History, Point, Walk, places, switches
+from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Told
+from tunesmith.samplers._prior import draw_anew
+from tunesmith.samplers.base import OBSERVED, History, Point, Walk, places, random_point, switches
 from tunesmith.samplers.qmc import design
 from tunesmith.space import Column, Space
 
-TRIES = 20  #: moves that one ask makes to find an allowed point that was not tried
+TRIES = 20  #: moves to points that were tried already which one ask makes to find one that was not
+BROKEN = 200  #: moves that may break a constraint before one ask draws a point at random
+AGAIN = 0.25  #: with ``duplicates``: share of the children that are their parent, evaluated once more
 
 
 class RegularizedEvolution(msgspec.Struct, frozen=True):
@@ -54,10 +56,16 @@ class RegularizedEvolution(msgspec.Struct, frozen=True):
             raise ValueError(f"RegularizedEvolution: scale={self.scale} must be in (0, 1]")
 
     def init(
-        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+        self,
+        space: Space,
+        goals: Sequence[Goal],
+        rng: np.random.Generator,
+        constraints: Sequence[Constraint] = (),
+        duplicates: bool = False,
     ) -> Population:
         """Nobody is born yet."""
-        return Population(History(space, goals, constraints), design(space, rng))
+        history = History(space, goals, constraints, duplicates)
+        return Population(history, design(space, rng, duplicates, priors=True))
 
     def tell(self, state: Population, event: Event) -> Population:
         """Note what was asked, and let those come to life that have a result; the oldest makes room."""
@@ -68,7 +76,7 @@ class RegularizedEvolution(msgspec.Struct, frozen=True):
     def ask(self, state: Population, rng: np.random.Generator, until: int = 1) -> Point | None:
         """A point of the initial design, or a mutant of the winner of a tournament."""
         history = state.history
-        if history.size < self.population or not state.members:
+        if state.trials < self.population or not state.members:
             return state.initial.next(TRIES)
         rows = np.array(state.members)
         if rng.random() < self.niches and len(branch := niche(history, rng)):
@@ -79,22 +87,36 @@ class RegularizedEvolution(msgspec.Struct, frozen=True):
 
         def mutate(point: Point) -> Point:
             child = point.copy()
+            if history.duplicates and rng.random() < AGAIN:
+                return child
             for j in rng.permutation(np.flatnonzero(~np.isnan(point)))[:1]:
                 step = rng.normal() * self.scale * 10 ** -rng.uniform(0, 2)
-                child[j] = moved(columns[j], float(point[j]), step, rng)
-            return completed(history.space, child, rng)
+                child[j] = moved(columns[j], float(point[j]), step, rng, same=history.duplicates)
+            return completed(history.space, child, rng, history.size)
 
         return admitted(history, history.points[winner], mutate, rng)
 
 
 @dataclass(slots=True)
 class Population:
-    """State of the search: who is alive, the oldest first. All are rows of ``history``."""
+    """State of the search.
+
+    Attributes:
+        history: what was asked and told.
+        initial: the initial design.
+        members: who is alive, the oldest first, as rows of ``history``. With ``duplicates`` every trial is a member,
+            so that a row may occur several times.
+        born: the step of the last result of every row that has one; with ``duplicates`` of every trial.
+        trials: how many configurations were asked, each time anew with ``duplicates``.
+        last: the last trial.
+    """
 
     history: History
     initial: Walk
     members: list[int] = field(default_factory=list)
-    born: dict[int, int] = field(default_factory=dict)  #: the step of the last result of every row that has one
+    born: dict[int, int] = field(default_factory=dict)
+    trials: int = 0
+    last: int = -1
 
     def tell(self, event: Event) -> bool:
         """Note what was asked and told. Whether a configuration has become the youngest member.
@@ -103,11 +125,15 @@ class Population:
         """
         self.initial.tell(event)
         row = self.history.tell(event)
-        if row is None or self.history.status[row] == PENDING:
+        if isinstance(event, Asked) and event.parent is None and event.trial > self.last:
+            self.last = event.trial
+            self.trials = self.trials + 1 if self.history.duplicates else self.history.size
+        if row is None or not isinstance(event, Told | Failed):
             return False
         step = int(self.history.steps[row])
-        before = self.born.setdefault(row, -1)
-        self.born[row] = step
+        individual = event.trial if self.history.duplicates else row
+        before = self.born.setdefault(individual, -1)
+        self.born[individual] = step
         if before >= 0 and not (0 < before < step and row not in self.members):
             return False
         self.members.append(row)
@@ -121,10 +147,11 @@ class Population:
 # -- moves ----------------------------------------------------------------------------------------------------------
 
 
-def moved(column: Column, u: float, step: float, rng: np.random.Generator) -> float:
+def moved(column: Column, u: float, step: float, rng: np.random.Generator, *, same: bool = False) -> float:
     """Another value of one column: a number moves by ``step``, an option changes to any other one.
 
-    The ends of [0, 1] are mirrors. What has k levels moves by 1/k at least, inwards at an end. Not snapped.
+    The ends of [0, 1] are mirrors. What has k levels moves by 1/k at least, inwards at an end, unless it may stay the
+    ``same``. Not snapped.
     """
     k = column.levels
     if k == 1:
@@ -132,7 +159,7 @@ def moved(column: Column, u: float, step: float, rng: np.random.Generator) -> fl
     if column.kind == "unordered":
         level = int(rng.integers(k - 1))
         return (level + (level >= int(u * k)) + 0.5) / k
-    if k:
+    if k and not same:
         step = np.copysign(max(abs(step), 1 / k), step)
         step = step if 0 <= u + step <= 1 else -step
     new = abs(u + step) % 2.0
@@ -150,9 +177,16 @@ def niche(history: History, rng: np.random.Generator) -> Ints:
     return np.flatnonzero((np.abs(history.points[:, j] - level) < 1e-9) & (history.status == OBSERVED))
 
 
-def completed(space: Space, point: Point, rng: np.random.Generator) -> Point:
-    """The nearest representable point; what has become active and has no value yet is drawn, by the prior if any."""
-    drawn = draw(space.columns, rng.random((1, len(point))))[0]
+def completed(space: Space, point: Point, rng: np.random.Generator, known: int = 0) -> Point:
+    """The nearest representable point; what has become active and has no value yet is drawn anew.
+
+    Args:
+        space: where.
+        point: [d], NaN where there is no value yet.
+        rng: source of randomness.
+        known: how many configurations are known, by which priors fade; see ``draw_anew``.
+    """
+    drawn = draw_anew(space.columns, (1, len(point)), rng, known)[0]
     return space.snap(np.where(np.isnan(point), drawn, point))
 
 
@@ -162,10 +196,14 @@ def admitted(history: History, start: Point, move: Callable[[Point], Point], rng
     A child that was tried already is moved on, so that the search spreads where the neighbourhood is used up.
     """
     point = start
-    for _ in range(TRIES):
+    broken = tried = 0
+    while broken < BROKEN and tried < TRIES:
         child = move(point)
-        if history.space.allows(child):
-            if not history.known(child[None])[0]:
-                return child
+        if not history.space.allows(child):
+            broken += 1
+        elif history.known(child[None])[0]:
+            tried += 1
             point = child
-    return history.space.encode(history.space.sample(rng))
+        else:
+            return child
+    return random_point(history.space, rng, history.points)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import ClassVar
 
 import msgspec
 import numpy as np
 
 from tunesmith.records import Constraint, Event, Goal
-from tunesmith.samplers.base import Point, Walk
-from tunesmith.space import Column, Space
+from tunesmith.samplers.base import Point, Points, Walk
+from tunesmith.space import Space
 
 
 class Grid(msgspec.Struct, frozen=True):
     """Every combination, in order, the last parameter fastest; then the study ends.
 
+    A study that allows duplicates goes through all of them again and again.
+
     Args:
-        levels: values taken of a continuous parameter, from its low to its high bound, and at the most of an
-            ordered one, evenly spread. Categorical parameters are taken whole.
+        levels: values taken of a continuous parameter, evenly spread from its low to its high bound. Of every other
+            parameter all values are taken.
     """
 
     levels: int = 5
@@ -30,10 +33,15 @@ class Grid(msgspec.Struct, frozen=True):
             raise ValueError(f"Grid: levels={self.levels} must be at least 2")
 
     def init(
-        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+        self,
+        space: Space,
+        goals: Sequence[Goal],
+        rng: np.random.Generator,
+        constraints: Sequence[Constraint] = (),
+        duplicates: bool = False,
     ) -> Walk:
         """A walk over the grid."""
-        return Walk(space, _points(space, self.levels))
+        return Walk(space, Points(space, partial(_points, space, self.levels)), duplicates=duplicates)
 
     def tell(self, state: Walk, event: Event) -> Walk:
         """Pass over what was tried."""
@@ -41,39 +49,10 @@ class Grid(msgspec.Struct, frozen=True):
         return state
 
     def ask(self, state: Walk, rng: np.random.Generator, until: int = 1) -> Point | None:
-        """The first combination that was not tried; None after the last."""
+        """The first combination that was not tried; None after the last. With duplicates the next one in order."""
         return state.next()
 
 
 def _points(space: Space, levels: int) -> Iterator[Point]:
-    """All combinations that the constraints allow, each once; branches that are not taken are left out."""
-
-    def grow(point: Point, index: int) -> Iterator[Point]:
-        if index == len(space.columns):
-            snapped = space.snap(point)
-            if space.allows(snapped):
-                yield snapped
-            return
-        column = space.columns[index]
-        for u in _positions(column, levels) if _active(space, point, column) else (np.nan,):
-            point[index] = u
-            yield from grow(point, index + 1)
-
-    yield from grow(np.full(len(space.columns), np.nan), 0)
-
-
-def _positions(column: Column, levels: int) -> Sequence[float]:
-    if column.kind == "continuous":
-        return [i / (levels - 1) for i in range(levels)]
-    count = column.levels
-    if column.kind == "unordered" or count <= levels:
-        return [(i + 0.5) / count for i in range(count)]
-    return sorted({(round(i * (count - 1) / (levels - 1)) + 0.5) / count for i in range(levels)})
-
-
-def _active(space: Space, point: Point, column: Column) -> bool:
-    if column.parent is None:
-        return True
-    u = point[column.parent]
-    options = space.columns[column.parent].levels
-    return bool(u == u) and min(int(u * options), options - 1) in column.options
+    """The combinations, worked out one by one: there may be very many."""
+    return (space.encode(config) for config in space.configs(levels))

@@ -46,10 +46,16 @@ class NSGA2(msgspec.Struct, frozen=True):
                 raise ValueError(f"NSGA2: {name}={value} must be > 0 and finite")
 
     def init(
-        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+        self,
+        space: Space,
+        goals: Sequence[Goal],
+        rng: np.random.Generator,
+        constraints: Sequence[Constraint] = (),
+        duplicates: bool = False,
     ) -> Population:
         """Nobody is born yet."""
-        return Population(History(space, goals, constraints), design(space, rng))
+        history = History(space, goals, constraints, duplicates)
+        return Population(history, design(space, rng, duplicates, priors=True))
 
     def tell(self, state: Population, event: Event) -> Population:
         """Note what was asked; a result joins the population, and the worst of a full one leaves it."""
@@ -60,7 +66,7 @@ class NSGA2(msgspec.Struct, frozen=True):
     def ask(self, state: Population, rng: np.random.Generator, until: int = 1) -> Point | None:
         """A point of the initial design, or a child of the winners of two binary tournaments."""
         history = state.history
-        if history.size < self.population or not state.members:
+        if state.trials < self.population or not state.members:
             return state.initial.next(TRIES)
         places = state.places(state.members)
         rivals = rng.integers(len(places), size=(2, 2))
@@ -68,12 +74,13 @@ class NSGA2(msgspec.Struct, frozen=True):
         mother, father = history.points[[state.members[winner] for winner in winners]]
 
         def breed(point: Point) -> Point:
-            child = self.cross(history.space, point, father, rng) if rng.random() < self.crossover else point
-            return self.mutate(history.space, child, rng)
+            crossed = rng.random() < self.crossover
+            child = self.cross(history.space, point, father, rng, history.size) if crossed else point
+            return self.mutate(history.space, child, rng, history.size, same=history.duplicates)
 
         return admitted(history, mother, breed, rng)
 
-    def cross(self, space: Space, mother: Point, father: Point, rng: np.random.Generator) -> Point:
+    def cross(self, space: Space, mother: Point, father: Point, rng: np.random.Generator, known: int = 0) -> Point:
         """A child of two parents. It has the branches of one of them, and what depends on a branch comes with it.
 
         Numbers that both parents have are crossed with probability 1/2 (Deb & Agrawal 1995): at the distance
@@ -90,9 +97,9 @@ class NSGA2(msgspec.Struct, frozen=True):
             u = rng.random()
             beta = (2 * u if u <= 0.5 else 0.5 / (1 - u)) ** (1 / (self.crossover_index + 1))
             child[j] = np.clip((a + b) / 2 + beta * (a - b) / 2 * rng.choice((-1, 1)), 0, 1)
-        return completed(space, child, rng)
+        return completed(space, child, rng, known)
 
-    def mutate(self, space: Space, point: Point, rng: np.random.Generator) -> Point:
+    def mutate(self, space: Space, point: Point, rng: np.random.Generator, known: int = 0, same: bool = False) -> Point:
         """Some active columns changed: numbers by a polynomial step, with a tail that its index makes light."""
         active = np.flatnonzero(~np.isnan(point))
         child = point.copy()
@@ -100,5 +107,5 @@ class NSGA2(msgspec.Struct, frozen=True):
             u = rng.random()
             power = 1 / (self.mutation_index + 1)
             step = (2 * u) ** power - 1 if u < 0.5 else 1 - (2 - 2 * u) ** power
-            child[j] = moved(space.columns[j], float(point[j]), step, rng)
-        return completed(space, child, rng)
+            child[j] = moved(space.columns[j], float(point[j]), step, rng, same=same)
+        return completed(space, child, rng, known)

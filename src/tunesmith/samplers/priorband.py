@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from tunesmith.pareto import order
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers._prior import draw, log_prior
-from tunesmith.samplers.base import Floats, History, Point, Walk
+from tunesmith.samplers.base import Floats, History, Point, Walk, random_point
 from tunesmith.samplers.evolution import TRIES, admitted, completed, moved
 from tunesmith.samplers.qmc import design
 from tunesmith.space import Column, Space
@@ -61,10 +61,15 @@ class PriorBand(msgspec.Struct, frozen=True):
             raise ValueError(f"PriorBand: scale={self.scale} must be in (0, 1)")
 
     def init(
-        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+        self,
+        space: Space,
+        goals: Sequence[Goal],
+        rng: np.random.Generator,
+        constraints: Sequence[Constraint] = (),
+        duplicates: bool = False,
     ) -> State:
         """Nothing is told yet."""
-        return State(History(space, goals, constraints), design(space, rng))
+        return State(History(space, goals, constraints, duplicates), design(space, rng, duplicates))
 
     def tell(self, state: State, event: Event) -> State:
         """Fold an event into the history."""
@@ -78,13 +83,17 @@ class PriorBand(msgspec.Struct, frozen=True):
         if not history.size:
             return state.initial.next(TRIES)
         if rng.random() < uniform_share(history, until):
-            return space.encode(space.sample(rng))
+            return random_point(space, rng, history.points)
         best = self.best(history)
         if len(best):
             weights = np.arange(len(best), 0, -1) / np.arange(len(best) + 1).sum()
             incumbent = best[0] if len(history.goals) == 1 else rng.choice(best, p=weights)
             if rng.random() < self.incumbent_share(space.columns, incumbent, best, weights):
-                return admitted(history, incumbent, lambda point: self.mutate(space, point, rng), rng)
+
+                def mutate(point: Point) -> Point:
+                    return self.mutate(space, point, rng, history.size, same=history.duplicates)
+
+                return admitted(history, incumbent, mutate, rng)
         return admitted(history, history.points[0], lambda _: from_prior(space, rng), rng)
 
     def best(self, history: History) -> Floats:
@@ -109,15 +118,15 @@ class PriorBand(msgspec.Struct, frozen=True):
         near, believed = np.exp(logs - logs.max()) @ weights
         return float(near / (near + believed))
 
-    def mutate(self, space: Space, point: Point, rng: np.random.Generator) -> Point:
-        """Some of the active parameters changed."""
+    def mutate(self, space: Space, point: Point, rng: np.random.Generator, known: int = 0, same: bool = False) -> Point:
+        """Some of the active parameters changed: one at least, unless the child may be the ``same`` as its parent."""
         active = np.flatnonzero(~np.isnan(point))
         chosen = active[rng.random(len(active)) < self.mutation]
         child = point.copy()
-        for j in chosen if len(chosen) else rng.permutation(active)[:1]:
+        for j in chosen if len(chosen) or same else rng.permutation(active)[:1]:
             step = rng.normal() * self.scale * 10 ** -rng.random()
-            child[j] = moved(space.columns[j], float(point[j]), step, rng)
-        return completed(space, child, rng)
+            child[j] = moved(space.columns[j], float(point[j]), step, rng, same=same)
+        return completed(space, child, rng, known)
 
 
 def uniform_share(history: History, until: int) -> float:

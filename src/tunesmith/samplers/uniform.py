@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import msgspec
 import numpy as np
 
-from tunesmith.records import Constraint, Event, Goal
-from tunesmith.samplers.base import Point
+from tunesmith.records import Asked, Constraint, Event, Goal
+from tunesmith.samplers.base import Point, random_point
 from tunesmith.space import Space
 
 
+@dataclass(slots=True)
+class State:
+    """The space, and the points that were asked."""
+
+    space: Space
+    points: list[Point] = field(default_factory=list)
+
+
 class Uniform(msgspec.Struct, frozen=True):
-    """Independent draws, uniform in the unit cube: log parameters uniform in their logarithm."""
+    """Independent draws, uniform in the unit cube: log parameters uniform in their logarithm.
+
+    Where the constraints leave so little that no draw hits it, the draws are made near earlier configurations.
+    """
 
     learns: ClassVar[bool] = False
 
     def init(
-        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
-    ) -> Space:
-        """The space is all there is to remember."""
-        return space
+        self,
+        space: Space,
+        goals: Sequence[Goal],
+        rng: np.random.Generator,
+        constraints: Sequence[Constraint] = (),
+        duplicates: bool = False,
+    ) -> State:
+        """Nothing was asked yet."""
+        return State(space)
 
-    def tell(self, state: Space, event: Event) -> Space:
-        """Nothing is learned."""
+    def tell(self, state: State, event: Event) -> State:
+        """Remember what was asked; nothing is learned."""
+        if type(event) is Asked and event.parent is None:
+            state.points.append(state.space.encode(event.config))
         return state
 
-    def ask(self, state: Space, rng: np.random.Generator, until: int = 1) -> Point:
+    def ask(self, state: State, rng: np.random.Generator, until: int = 1) -> Point:
         """A draw that satisfies the constraints."""
-        return state.encode(state.sample(rng))
+        return random_point(state.space, rng, state.points)

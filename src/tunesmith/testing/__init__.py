@@ -11,6 +11,7 @@ from tunesmith.testing.conformance import (
     finite,
     mixed,
     nested,
+    no_hang,
     play,
 )
 from tunesmith.testing.executors import ExecutorConformance
@@ -28,6 +29,7 @@ __all__ = [
     "logs",
     "mixed",
     "nested",
+    "no_hang",
     "play",
     "populations",
     "spaces",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import itertools
 import math
 import os
@@ -21,7 +22,8 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +45,11 @@ from tunesmith import (
     replay,
     samplers,
 )
-from tunesmith.records import Asked, Changed, FailureKind, Opened, Told
+from tunesmith.records import AnyEvent, Asked, Changed, FailureKind, Opened, Told
 from tunesmith.rng import Streams
 from tunesmith.samplers import Sampler
-from tunesmith.schedulers import Full, Scheduler
+from tunesmith.schedulers import ASHA, Full, Scheduler
+from tunesmith.space import Config
 from tunesmith.storage import Store, StoreError
 from tunesmith.study import Job
 from tunesmith.trials import Checkpoint
@@ -87,6 +90,24 @@ def nested() -> Space:
     )
     svc = Space({"C": Float(1e-3, 1e3, log=True, prior=Prior(1.0)), "kernel": kernel})
     return Space({"model": Categorical({"tree": tree, "svc": svc, "naive": None}), "scale": Categorical([True, False])})
+
+
+def two() -> Space:
+    """A space of two configurations."""
+    return Space({"c": Categorical(["x", "y"])})
+
+
+def three() -> Space:
+    """A space of three configurations, in order."""
+    return Space({"n": Integer(1, 3)})
+
+
+SMALL = [finite, two, three]
+
+
+def plane() -> Space:
+    """A space of two numbers."""
+    return Space({"x": Float(0.0, 1.0), "y": Float(0.0, 1.0)})
 
 
 def score(job: Job) -> float:
@@ -141,12 +162,44 @@ def _finish(study: Study, job: Job, rng: np.random.Generator, faults: float) -> 
     study.tell(job, {"score": score(job)}, checkpoint=Checkpoint(job.trial, job.until, "end", "digest"))
 
 
+@contextmanager
+def no_hang(seconds: float = 30.0) -> Iterator[None]:
+    """Raise TimeoutError in what takes so much processor time, so that an endless loop is a failure.
+
+    The clock is that of the processor: a busy machine changes nothing. There is no limit where the system has no such
+    alarm, and outside of the main thread.
+    """
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise TimeoutError(f"no answer after {seconds:g} seconds of processor time")
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 class SamplerConformance:
     """What every sampler has to satisfy. Subclasses supply ``make``."""
 
     def make(self) -> Sampler[Any]:
         """The sampler under test."""
         raise NotImplementedError
+
+    def begin(self, space: Space, *, duplicates: bool = False) -> tuple[Sampler[Any], Any]:
+        """The sampler and its first state."""
+        sampler, rng = self.make(), np.random.default_rng(0)
+        if not duplicates:
+            return sampler, sampler.init(space, [GOAL], rng)
+        if "duplicates" not in inspect.signature(sampler.init).parameters:
+            pytest.skip("this sampler never proposes a known configuration on purpose")
+        return sampler, sampler.init(space, [GOAL], rng, duplicates=True)
 
     @pytest.mark.parametrize("make_space", [mixed, finite])
     def test_points_are_allowed(self, make_space: Callable[[], Space]) -> None:
@@ -262,6 +315,96 @@ class SamplerConformance:
         play(study, np.random.default_rng(0))
         assert [trial.config for trial in study.trials] == [{"x": 3}]
 
+    @pytest.mark.parametrize("make_space", SMALL)
+    @pytest.mark.parametrize("fails", [False, True], ids=["constant", "failing"])
+    def test_a_finite_space_comes_to_its_end(self, make_space: Callable[[], Space], fails: bool) -> None:
+        """Where all values are equal, or all trials fail, every configuration has its turn, and that is all."""
+        study = Study(make_space(), [GOAL], self.make())
+        with no_hang():
+            while (job := study.ask()) is not None:
+                if fails:
+                    study.fail(job, "on purpose")
+                else:
+                    study.tell(job, {"score": 0.0})
+        self.check_used_up(study)
+
+    @pytest.mark.parametrize("make_space", SMALL)
+    def test_more_asks_than_configurations(self, make_space: Callable[[], Space]) -> None:
+        """Before any result, every configuration is given out once; then there is nothing more."""
+        study = Study(make_space(), [GOAL], self.make())
+        with no_hang():
+            jobs = []
+            while (job := study.ask()) is not None:
+                jobs.append(job)
+            assert study.ask() is None
+            for job in jobs:
+                study.tell(job, {"score": 0.0})
+            assert study.ask() is None
+        self.check_used_up(study)
+
+    def check_used_up(self, study: Study) -> None:
+        """Every configuration was tried once."""
+        keys = {study.space.key(trial.config) for trial in study.trials}
+        assert len(keys) == len(study.trials) == sum(1 for _ in study.space.configs())
+        assert "nothing is left" in study.message and replay(study) == []
+
+    @pytest.mark.parametrize("scheduler", [Full(), ASHA(9)], ids=["full", "asha"])
+    @pytest.mark.parametrize("duplicates", [False, True])
+    def test_ask_leaves_no_trace(self, scheduler: Scheduler[Any], duplicates: bool) -> None:
+        """Of two states that hear the same events, one is asked between any two of them: both always answer alike."""
+        study = Study(nested(), [GOAL], self.make(), scheduler, trials=18)
+        play(study, np.random.default_rng(2), workers=6, faults=0.1)
+        sampler, quiet = self.begin(study.space, duplicates=duplicates)
+        _, asked = self.begin(study.space, duplicates=duplicates)
+        for number, event in enumerate(study.events()[1:]):
+            quiet, asked = sampler.tell(quiet, event), sampler.tell(asked, event)
+            for other in range(2):
+                sampler.ask(asked, np.random.default_rng([number, other]), 1 + 8 * other)
+            if number % 4 == 0:
+                self.check_alike(sampler, copy.deepcopy(quiet), asked)
+        self.check_alike(sampler, quiet, asked)
+
+    def check_alike(self, sampler: Sampler[Any], one: Any, other: Any) -> None:
+        """Both states answer alike."""
+        for seed in range(2):
+            first, second = (sampler.ask(state, np.random.default_rng(seed), 3) for state in (one, other))
+            assert first is not None and second is not None
+            np.testing.assert_array_equal(first, second)
+
+    @pytest.mark.parametrize(("make_space", "asks"), [(mixed, 20), (plane, 24), (finite, 11)])
+    def test_reopened_at_every_moment(self, make_space: Callable[[], Space], asks: int, tmp_path: Path) -> None:
+        """Two handles on one file ask in turn, one of them always opened anew, with eight jobs out."""
+        path, rng = tmp_path / "study.db", np.random.default_rng(4)
+        kept = Study(make_space(), [GOAL], self.make(), store=path)
+        out: list[Job] = []
+        asked = 0
+        while asked < asks or out:
+            with Study.open(path, sampler=self.make()) as opened:
+                for study in (opened, kept):
+                    if asked < asks and len(out) < 8:
+                        job = study.ask()
+                        assert job is not None
+                        out.append(job)
+                        asked += 1
+                if len(out) == 8 or asked == asks:
+                    _finish(opened, out.pop(int(rng.integers(len(out)))), rng, 0.1)
+        assert replay(kept) == []
+        kept.close()
+
+    @pytest.mark.parametrize("make_space", [mixed, finite])
+    def test_duplicates(self, make_space: Callable[[], Space]) -> None:
+        """Where configurations may be tried again, proposals go on for as long as one likes, constant values or not."""
+        space = make_space()
+        sampler, state = self.begin(space, duplicates=True)
+        with no_hang():
+            for trial in range(40):
+                point = sampler.ask(state, np.random.default_rng(trial))
+                assert point is not None
+                config = space.decode(point)
+                space.check(config)
+                for event in _heard(trial, config, 0.0 if make_space is finite else float(trial % 7)):
+                    state = sampler.tell(state, event)
+
     def test_ask_changes_nothing_later(self) -> None:
         """In the middle of a search, too, the same state and randomness give the same point."""
         sampler, study = self.make(), Study(mixed(), [GOAL], self.make())
@@ -278,6 +421,11 @@ class SamplerConformance:
         first, second = (Study(mixed(), [GOAL], self.make(), seed=seed).ask() for seed in (0, 1))
         assert first is not None and second is not None
         assert (first.config != second.config) or isinstance(self.make(), samplers.Grid)
+
+
+def _heard(trial: int, config: Config, value: float) -> Sequence[AnyEvent]:
+    """What a sampler hears of a trial of one step."""
+    return Asked(trial, 0, trial, config, 0, 1), Told(trial, trial, 0, {"score": [value]})
 
 
 class SchedulerConformance:
