@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,21 +20,34 @@ S = TypeVar("S")
 Point = NDArray[np.float64]  #: [d], one number in [0, 1] a column of the space, NaN where a branch is not taken
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Values = tuple[float, ...]  #: losses, then excesses, of one trial at one step
 
 
 class Sampler(Protocol[S]):
     """Where to look next. Hyperparameters stand in the object, frozen; the state is a separate record.
 
-    A sampler is a fold over the log: the same events give the same state, and ``ask`` never changes it.
+    A sampler is a fold over the log: the same events give the same state. ``tell`` may change the state in place;
+    ``ask`` must leave no trace in it that any later answer depends on, also where an exception ends it half-way.
+    ``copy.deepcopy`` of a state must give one that answers alike.
 
     A sampler with a model may also have a method ``view(state, points [n, d], rng) -> View`` for pictures. It changes
     nothing, and raises ValueError as long as there is no model yet.
     """
 
     def init(
-        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+        self,
+        space: Space,
+        goals: Sequence[Goal],
+        rng: np.random.Generator,
+        constraints: Sequence[Constraint] = (),
+        duplicates: bool = False,
     ) -> S:
-        """The state before the first event. ``rng`` is the same at every init of a study."""
+        """The state before the first event. ``rng`` is the same at every init of a study.
+
+        With ``duplicates`` the study may try a configuration again, and the sampler proposes known ones wherever its
+        algorithm leads there; otherwise it avoids them.
+        """
         ...
 
     def tell(self, state: S, event: Event) -> S:
@@ -156,6 +171,14 @@ class History:
     fidelities too). A trial that goes on keeps its values meanwhile. Forks are left out: their values owe more to the
     weights that they began with.
 
+    What is told of a job on its way is looked at when the job is done, so that it does not matter into how many reports
+    the same values are cut.
+
+    Args:
+        space: where the configurations come from.
+        goals, constraints: what is learned.
+        duplicates: whether a configuration may be proposed again; then none is ``known``.
+
     Attributes, one row a configuration in the order in which they were asked (views, not to be written):
         points: [n, d] in the unit cube, NaN where a branch is not taken.
         losses: [n, m], to be minimised, at the last step at which a job was done, NaN until observed.
@@ -170,41 +193,87 @@ class History:
         seen_steps: [N], the step.
         seen_values: [N, m + c], losses and excess.
         seen_counts: [N], how many trials they are the mean of; 0 where all have failed since.
+
+    Further attributes:
+        size, seen: n and N.
+        rungs: the steps at which there are observations now, ascending (not to be written).
+        live: how many observations count now.
     """
 
-    def __init__(self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()) -> None:
+    def __init__(
+        self,
+        space: Space,
+        goals: Sequence[Goal],
+        constraints: Sequence[Constraint] = (),
+        duplicates: bool = False,
+    ) -> None:
         self.space, self.goals, self.constraints = space, tuple(goals), tuple(constraints)
-        self.size = self.seen = 0
-        width = len(goals) + len(self.constraints)
-        self._points, self._values = np.empty((16, len(space.columns))), np.empty((16, width))
-        self._steps, self._counts, self._last = np.zeros((3, 16), dtype=np.int64)
-        self._status = np.zeros(16, dtype=np.uint8)
-        self._seen_rows, self._seen_steps, self._seen_counts = np.zeros((3, 16), dtype=np.int64)
-        self._seen_values = np.empty((16, width))
+        self.duplicates = duplicates
+        self.size = self.seen = self.live = 0
+        self.rungs: list[int] = []
+        width = len(self.goals) + len(self.constraints)
+        self._points: Floats = np.empty((16, len(space.columns)))
+        self._values: Floats = np.empty((16, width))
+        self._steps: Ints = np.zeros(16, dtype=np.int64)
+        self._counts: Ints = np.zeros(16, dtype=np.int64)
+        self._last: Ints = np.zeros(16, dtype=np.int64)
+        self._status: NDArray[np.uint8] = np.zeros(16, dtype=np.uint8)
+        self._seen_rows: Ints = np.zeros(16, dtype=np.int64)
+        self._seen_steps: Ints = np.zeros(16, dtype=np.int64)
+        self._seen_counts: Ints = np.zeros(16, dtype=np.int64)
+        self._seen_values: Floats = np.empty((16, width))
         self._rows: dict[bytes, int] = {}
         self._row_of: dict[int, int] = {}  # by trial
         self._until: dict[int, int] = {}  # by trial: where its job ends
-        self._passed: dict[int, dict[int, Floats]] = {}  # by trial that is out, and step: values at rungs on its way
-        self._trials: list[dict[int, dict[int, Floats]]] = []  # by row, trial and step: values; a failed trial has none
+        self._on_the_way: dict[int, list[Told]] = {}  # by trial that is out: what it was told before the end of its job
+        self._curves: dict[int, dict[int, Values]] = {}  # by trial and step: values; a failed trial has none
+        self._trials: list[tuple[int, ...]] = []  # by row: those with values, or failed, in the order of the first ones
         self._seen: list[dict[int, int]] = []  # by row and step: which observation
-        self._rungs: Counter[int] = Counter()  # by step: how many observations
-
-    points = property(lambda self: self._points[: self.size])
-    losses = property(lambda self: self._values[: self.size, : len(self.goals)])
-    excess = property(lambda self: self._values[: self.size, len(self.goals) :])
-    steps = property(lambda self: self._steps[: self.size])
-    counts = property(lambda self: self._counts[: self.size])
-    status = property(lambda self: self._status[: self.size])
-    last = property(lambda self: self._last[: self.size])
-    seen_rows = property(lambda self: self._seen_rows[: self.seen])
-    seen_steps = property(lambda self: self._seen_steps[: self.seen])
-    seen_values = property(lambda self: self._seen_values[: self.seen])
-    seen_counts = property(lambda self: self._seen_counts[: self.seen])
+        self._sizes: Counter[int] = Counter()  # by rung: how many observations
 
     @property
-    def rungs(self) -> list[int]:
-        """The steps at which there are observations now, ascending."""
-        return sorted(self._rungs)
+    def points(self) -> Floats:
+        return self._points[: self.size]
+
+    @property
+    def losses(self) -> Floats:
+        return self._values[: self.size, : len(self.goals)]
+
+    @property
+    def excess(self) -> Floats:
+        return self._values[: self.size, len(self.goals) :]
+
+    @property
+    def steps(self) -> Ints:
+        return self._steps[: self.size]
+
+    @property
+    def counts(self) -> Ints:
+        return self._counts[: self.size]
+
+    @property
+    def status(self) -> NDArray[np.uint8]:
+        return self._status[: self.size]
+
+    @property
+    def last(self) -> Ints:
+        return self._last[: self.size]
+
+    @property
+    def seen_rows(self) -> Ints:
+        return self._seen_rows[: self.seen]
+
+    @property
+    def seen_steps(self) -> Ints:
+        return self._seen_steps[: self.seen]
+
+    @property
+    def seen_values(self) -> Floats:
+        return self._seen_values[: self.seen]
+
+    @property
+    def seen_counts(self) -> Ints:
+        return self._seen_counts[: self.seen]
 
     def rung(self, step: int) -> Rung:
         """The observations at a step."""
@@ -217,7 +286,7 @@ class History:
 
         NaN where there is none.
         """
-        table = np.full((self.size, len(self._rungs)), np.nan)
+        table = np.full((self.size, len(self.rungs)), np.nan)
         there = np.flatnonzero(self.seen_counts)
         at = np.searchsorted(self.rungs, self.seen_steps[there])
         table[self.seen_rows[there], at] = self.seen_values[there, outcome]
@@ -228,20 +297,22 @@ class History:
         return self._seen[row]
 
     def known(self, points: Floats) -> Bools:
-        """Which of the points [k, d], as ``space.snap`` gives them, stand in the history: [k]."""
+        """Which of the points [k, d], as ``space.snap`` gives them, need not be proposed any more: [k].
+
+        Those that stand in the history; none where duplicates are wanted.
+        """
+        if self.duplicates:
+            return np.zeros(len(points), dtype=np.bool_)
         return np.array([point.tobytes() in self._rows for point in points], dtype=np.bool_)
 
     def tell(self, event: Event) -> int | None:
         """Fold an event. Returns the row whose values or status it has changed, if it has."""
-        if type(event) is Asked:
-            return self._asked(event)
         if type(event) is Told:
             return self._told(event)
+        if type(event) is Asked:
+            return self._asked(event)
         if type(event) is Failed and event.trial in self._row_of:
-            row = self._row_of[event.trial]
-            before = [step for own in self._trials[row].values() for step in own]
-            self._trials[row][event.trial] = {}
-            return self._settle(row, before)
+            return self._failed(event.trial)
         return None
 
     def _asked(self, event: Asked) -> int | None:
@@ -258,41 +329,75 @@ class History:
                 self._status[row] = PENDING
                 return row
             return None
-        self._room(row, "_points", "_values", "_steps", "_counts", "_status", "_last")
+        if row == len(self._status):
+            self._points, self._values = longer(self._points), longer(self._values)
+            self._steps, self._counts, self._last = longer(self._steps), longer(self._counts), longer(self._last)
+            self._status = longer(self._status)
         self._points[row] = point
         self._values[row] = np.nan
-        self._trials.append({})
+        self._trials.append(())
         self._seen.append({})
         self.size += 1
         return row
 
     def _told(self, event: Told) -> int | None:
-        row = self._row_of.get(event.trial)
+        trial = event.trial
+        row = self._row_of.get(trial)
         if row is None:
             return None
-        passed = self._passed.setdefault(event.trial, {})
-        if not self.space.fidelities:  # otherwise what is told on the way is worth more than what is told at the rung
-            for step in self._rungs:
-                if event.start < step <= event.step and np.isfinite(values := self._valued(event, step)).all():
-                    passed[step] = values
-        if event.step < self._until[event.trial]:
+        until = event.step
+        if until < self._until[trial]:
+            self._on_the_way.setdefault(trial, []).append(event)
             return None
-        passed[event.step] = self._valued(event, event.step)
-        self._trials[row].setdefault(event.trial, {}).update(self._passed.pop(event.trial))
-        return self._settle(row, passed)
+        reports = [*self._on_the_way.pop(trial, ()), event]
+        values = {step: self._at(reports, step) for step in self._passed(reports, until)}
+        values = {step: found for step, found in values.items() if np.isfinite(found).all()}
+        values[until] = self._at(reports, until)
+        if trial in self._curves:
+            self._curves[trial].update(values)
+        else:
+            self._curves[trial] = values
+            self._trials[row] += (trial,)
+        return self._settle(row, values)
 
-    def _valued(self, event: Told, step: int) -> Floats:
-        """The losses and excesses at a step of a report."""
-        at = step - event.start - 1
-        rules = [(event.metrics[rule.metric][at], rule.at_most) for rule in self.constraints]
-        over = [np.nan if value is None else value - at_most for value, at_most in rules]
-        return np.array([*losses(self.goals, event.metrics, at), *over])
+    def _passed(self, reports: Sequence[Told], until: int) -> list[int]:
+        """The rungs before the end of a job whose values can be compared with what was told of it on its way.
+
+        None where there are fidelities: then what is told on the way is worth more than what is told at the rung.
+        """
+        if self.space.fidelities:
+            return []
+        start = min(report.start for report in reports)
+        return self.rungs[bisect_right(self.rungs, start) : bisect_left(self.rungs, until)]
+
+    def _at(self, reports: Sequence[Told], step: int) -> Values:
+        """The losses and excesses at a step, from the latest of the reports that has it; NaN where none has."""
+        for report in reversed(reports):
+            if report.start < step <= report.step:
+                at = step - report.start - 1
+                values = losses(self.goals, report.metrics, at)
+                if not self.constraints:
+                    return values
+                told = [report.metrics[rule.metric][at] for rule in self.constraints]
+                limits = [rule.at_most for rule in self.constraints]
+                over = [math.nan if x is None else x - limit for x, limit in zip(told, limits, strict=True)]
+                return *values, *over
+        return (math.nan,) * (len(self.goals) + len(self.constraints))
+
+    def _failed(self, trial: int) -> int:
+        row = self._row_of[trial]
+        self._on_the_way.pop(trial, None)
+        before = [step for other in self._trials[row] for step in self._curves[other]]
+        if trial not in self._curves:
+            self._trials[row] += (trial,)
+        self._curves[trial] = {}
+        return self._settle(row, before)
 
     def _settle(self, row: int, changed: Iterable[int]) -> int:
         """The values of a row from those of its trials, of which some have changed at these steps."""
         for step in sorted(changed):
             self._observe(row, step)
-        reached = [step for own in self._trials[row].values() for step in own]
+        reached = [step for trial in self._trials[row] for step in self._curves[trial]]
         if not reached:
             self._status[row], self._values[row], self._counts[row] = FAILED, np.nan, 0
             return row
@@ -302,34 +407,48 @@ class History:
         self._last[row] = self._seen[row][max(self._seen[row])]
         return row
 
-    def _mean(self, row: int, step: int) -> tuple[Floats, int]:
-        """The mean of what the trials of a row have at a step, and of how many."""
-        values = [own[step] for own in self._trials[row].values() if step in own]
-        mean: Floats = values[0] if len(values) == 1 else np.mean(values, axis=0)
+    def _mean(self, row: int, step: int) -> tuple[Values | Floats, int]:
+        """The mean of what the trials of a row have at a step, and of how many; of none where there are none."""
+        curves = [self._curves[trial] for trial in self._trials[row]]
+        values = [curve[step] for curve in curves if step in curve]
+        if len(values) < 2:
+            return (values[0] if values else ()), len(values)
+        mean: Floats = np.mean(values, axis=0)
         return mean, len(values)
 
     def _observe(self, row: int, step: int) -> None:
         """Take in what the trials of a row have at a step now."""
         seen = self._seen[row]
-        if not any(step in own for own in self._trials[row].values()):
+        mean, count = self._mean(row, step)
+        if not count:
             if step in seen:
                 self._seen_counts[seen.pop(step)] = 0
-                self._rungs -= Counter([step])
+                self._count(step, -1)
             return
         if step not in seen:
             if any(rung < step < APART * rung for rung in seen):
                 return
-            self._room(self.seen, "_seen_rows", "_seen_steps", "_seen_values", "_seen_counts")
+            if self.seen == len(self._seen_rows):
+                self._seen_rows, self._seen_steps = longer(self._seen_rows), longer(self._seen_steps)
+                self._seen_values, self._seen_counts = longer(self._seen_values), longer(self._seen_counts)
             self._seen_rows[self.seen], self._seen_steps[self.seen] = row, step
-            self._rungs[step] += 1
             seen[step] = self.seen
             self.seen += 1
+            self._count(step, 1)
         at = seen[step]
-        self._seen_values[at], self._seen_counts[at] = self._mean(row, step)
+        self._seen_values[at], self._seen_counts[at] = mean, count
 
-    def _room(self, index: int, *names: str) -> None:
-        """Make these arrays long enough for an index."""
-        for name in names:
-            buffer = getattr(self, name)
-            if index == len(buffer):
-                setattr(self, name, np.concatenate([buffer, np.zeros_like(buffer)]))
+    def _count(self, step: int, more: int) -> None:
+        """There are so many observations more at a step."""
+        self.live += more
+        self._sizes[step] += more
+        if self._sizes[step] == 0:
+            del self._sizes[step]
+            self.rungs.remove(step)
+        elif self._sizes[step] == more:
+            insort(self.rungs, step)
+
+
+def longer(buffer: NDArray[Any]) -> NDArray[Any]:
+    """An array with room for twice as many."""
+    return np.concatenate([buffer, np.zeros_like(buffer)])

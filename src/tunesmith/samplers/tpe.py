@@ -24,7 +24,7 @@ from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers._partial import extrapolated
 from tunesmith.samplers._parzen import Bandwidth, Coded, Layout, Mixture, levels
 from tunesmith.samplers._prior import believed
-from tunesmith.samplers.base import FAILED, OBSERVED, PENDING, Bools, Floats, History, Point, View, Walk, switches
+from tunesmith.samplers.base import FAILED, OBSERVED, PENDING, Bools, Floats, History, Ints, Point, View, Walk, switches
 from tunesmith.samplers.qmc import design
 from tunesmith.space import Column, Space
 
@@ -48,8 +48,8 @@ class State:
         layouts: the groups of columns whose kernels are products: all columns, or each one by itself.
         switches: columns on which others depend.
         above: for each switch the one on which it depends, as an index of ``switches``; or -1.
-        cells: by the options taken in all switches: a number.
-        cell: such a number for each row of the history.
+        cells: by the options taken in all switches: a number, in the order in which they were first taken.
+        cell: such a number for each row of the history, as far as it was looked at.
     """
 
     history: History
@@ -110,7 +110,12 @@ class TPE(msgspec.Struct, frozen=True):
                 raise ValueError(f"TPE: {name}={getattr(self, name)!r} must be one of {', '.join(map(repr, known))}")
 
     def init(
-        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+        self,
+        space: Space,
+        goals: Sequence[Goal],
+        rng: np.random.Generator,
+        constraints: Sequence[Constraint] = (),
+        duplicates: bool = False,
     ) -> State:
         """Nothing is told yet."""
         every = range(len(space.columns))
@@ -120,16 +125,13 @@ class TPE(msgspec.Struct, frozen=True):
         opening = switches(space.columns)
         parents = [space.columns[j].parent for j in opening]
         above = [-1 if parent is None else opening.index(parent) for parent in parents]
-        history = History(space, goals, constraints)
+        history = History(space, goals, constraints, duplicates)
         return State(history, design(space, rng), layouts, opening, above, believed(space.columns))
 
     def tell(self, state: State, event: Event) -> State:
         """Fold an event into the history."""
         state.walk.tell(event)
         state.history.tell(event)
-        for row in range(len(state.cell), state.history.size):
-            key = state.history.points[row, state.switches].tobytes()
-            state.cell.append(state.cells.setdefault(key, len(state.cells)))
         return state
 
     @one_thread
@@ -185,9 +187,9 @@ class TPE(msgspec.Struct, frozen=True):
 
     def _split(self, state: State, settled: Rows, standings: Standings) -> tuple[Rows, Floats]:
         """The rows that are below, and their weights: split branch by branch, small branches together."""
-        if len(state.cells) == 1 or self.branches == "joint":
+        if not state.switches or self.branches == "joint":
             return self._best(state.history, settled, standings)
-        cell = np.array(state.cell)[settled]
+        cell = _cells(state)[settled]
         cell[np.bincount(cell)[cell] < POOL] = -1
         parts = [self._best(state.history, settled[cell == one], standings) for one in np.unique(cell)]
         rows, weights = zip(*parts, strict=True)
@@ -260,6 +262,13 @@ class TPE(msgspec.Struct, frozen=True):
                     (observed[fine], np.ones(fine.sum()), rest, _by_age(rest, self.weights), float(fine.mean()))
                 )
         return parts
+
+
+def _cells(state: State) -> Ints:
+    """Where each row of the history stands among the branches; rows that are new are looked at once."""
+    for options in state.history.points[len(state.cell) :, state.switches]:
+        state.cell.append(state.cells.setdefault(options.tobytes(), len(state.cells)))
+    return np.array(state.cell, dtype=np.int64)
 
 
 class Ratio:
@@ -377,7 +386,8 @@ def _standings(history: History) -> Standings:
     """The standings of all rows. What is pending counts 1, what has failed as much as the others on average."""
     observed = np.flatnonzero(history.status == OBSERVED)
     last = history.last[observed]
-    losses, steps = np.full(history.losses.shape, np.nan), np.zeros(history.size, dtype=np.intp)
+    losses: Floats = np.full(history.losses.shape, np.nan)
+    steps = np.zeros(history.size, dtype=np.intp)
     counts = np.ones(history.size)
     if not len(observed):
         return Standings(losses, steps, counts)
