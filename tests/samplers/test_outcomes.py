@@ -239,12 +239,12 @@ def fits(outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the samples to which it will be fitted."""
     sizes: list[int] = []
 
-    def tuned(sample: Any, *arguments: Any) -> Any:
+    def coarse(sample: Any, *arguments: Any) -> Any:
         sizes.append(len(sample.ids))
         return original(sample, *arguments)
 
-    original = _outcomes._tuned
-    monkeypatch.setattr(_outcomes, "_tuned", tuned)
+    original = _outcomes._coarse
+    monkeypatch.setattr(_outcomes, "_coarse", coarse)
     monkeypatch.setattr(_outcomes, "POWERS", _outcomes.PLAIN)
     return sizes
 

@@ -24,6 +24,7 @@ from tunesmith.samplers.base import FAILED, OBSERVED, PENDING, Floats, History, 
 PLAIN = (1.0,)  #: the power that changes nothing
 CLEAR = 3.0  #: by so much must the logarithm of a probability be higher: 20 times as likely
 GROWTH = 1.05  #: hyperparameters are fitted anew when there are so many times more observations
+YOUNG = 40  #: observations up to which hyperparameters are fitted from two starts
 COARSE = 100  #: observations at most to which hyperparameters are fitted at first, to the end
 FIT = 400  #: and to which they are fitted then,
 FINE = 12  #: in so many steps of the optimiser
@@ -84,7 +85,7 @@ class Posterior:
 
 
 class Outcome:
-    """A model of one outcome. ``learn`` notes what has changed; all else follows from what was noted, when it is asked for.
+    """A model of one outcome. ``learn`` notes what has changed; all else follows from that, when it is asked for.
 
     A goal or a constraint is learned from all observations: where there are several rungs, a configuration has one at
     each that it has reached, and the process goes over configurations and the logarithm of the step. What it says is
@@ -256,11 +257,36 @@ class Outcome:
         likeliest = -math.inf
         for powers in (PLAIN, POWERS) if self.kind == "goal" else (PLAIN,):
             y, transform, _ = self._transformed(sample.values, powers)
-            evidence, theta = _tuned(sample, y, transform)
-            if evidence > likeliest + CLEAR:
-                likeliest, fit = evidence, Fit(theta, powers)
+            some = _spread(y, FIT)
+            surrogate = _coarse(sample, y, some)
+            jacobian = 0.0 if transform is None else float(transform.log_slopes(sample.values[some]).sum())
+            if surrogate.evidence + jacobian > likeliest + CLEAR:
+                likeliest = surrogate.evidence + jacobian
+                best, chosen = surrogate, powers
+        fit = Fit(_fine(best), chosen)
         self._fitted = sample, fit
         return fit
+
+
+def _coarse(sample: Sample, y: Floats, some: NDArray[np.intp]) -> Surrogate:
+    """The posterior of some values of a sample, with the likeliest hyperparameters for a few of these.
+
+    The search for them begins at their prior's mode, and where there are few values also beside it.
+    """
+    few = _spread(y, COARSE)
+    restarts = 2 if len(y) <= YOUNG else 1
+    found = Surrogate.fit(sample.kernel, sample.points[few], y[few], sample.counts[few], restarts=restarts)
+    if len(some) == len(few):
+        return found
+    return Surrogate.condition(sample.kernel, found.theta, sample.points[some], y[some], sample.counts[some])
+
+
+def _fine(found: Surrogate) -> Floats:
+    """The likeliest hyperparameters for all values of a posterior, from those it has."""
+    if len(found.y) <= COARSE:
+        return found.theta
+    again = Surrogate.fit(found.kernel, found.points, found.y, found.counts, found.theta, restarts=0, iterations=FINE)
+    return again.theta
 
 
 def _begins(surrogate: Surrogate, theta: Floats, points: Floats, counts: Floats) -> bool:
@@ -271,21 +297,6 @@ def _begins(surrogate: Surrogate, theta: Floats, points: Floats, counts: Floats)
         and np.array_equal(surrogate.points, points[:n], equal_nan=True)
         and np.array_equal(surrogate.counts, counts[:n])
     )
-
-
-def _tuned(sample: Sample, y: Floats, transform: Transform | None) -> tuple[float, Floats]:
-    """The likeliest hyperparameters for the values as they are transformed, and how likely both are.
-
-    They are fitted to a part of the sample from the prior's mode on, and from there to more of it.
-    """
-    few, some = _spread(y, COARSE), _spread(y, FIT)
-    found = Surrogate.fit(sample.kernel, sample.points[few], y[few], sample.counts[few])
-    if len(some) > len(few):
-        found = Surrogate.fit(
-            sample.kernel, sample.points[some], y[some], sample.counts[some], found.theta, restarts=0, iterations=FINE
-        )
-    jacobian = 0.0 if transform is None else float(transform.log_slopes(sample.values[some]).sum())
-    return found.evidence + jacobian, found.theta
 
 
 def _spread(values: Floats, most: int) -> NDArray[np.intp]:

@@ -116,6 +116,7 @@ def switches(columns: Sequence[Column]) -> list[int]:
 
 
 PENDING, OBSERVED, FAILED = 0, 1, 2
+GREATEST = 1e300  #: variances are clipped to it
 APART = 1.4  #: a step is a rung of a configuration if it is by this factor greater than the rung before
 
 
@@ -179,22 +180,11 @@ class History:
         goals, constraints: what is learned.
         duplicates: whether a configuration may be proposed again; then none is ``known``.
 
-    Attributes, one row a configuration in the order in which they were asked (views, not to be written):
-        points: [n, d] in the unit cube, NaN where a branch is not taken.
-        losses: [n, m], to be minimised, at the last step at which a job was done, NaN until observed.
-        excess: [n, c], by how much each outcome constraint is broken there (negative: slack), NaN until observed.
-        steps: [n], the training step of the values.
-        counts: [n], how many trials the values are the mean of.
-        status: [n], ``PENDING``, ``OBSERVED`` or ``FAILED``.
-        last: [n], the observation at the last rung, where observed.
+    Its arrays are views, not to be written. Some have a row for each of n configurations, in the order in which they
+    were asked; those called ``seen`` have one for each of N observations, in the order of the first value. An
+    observation is a configuration at a rung.
 
-    Attributes, one row an observation, which is a configuration at a rung, in the order of the first value (views too):
-        seen_rows: [N], the row of the configuration.
-        seen_steps: [N], the step.
-        seen_values: [N, m + c], losses and excess.
-        seen_counts: [N], how many trials they are the mean of; 0 where all have failed since.
-
-    Further attributes:
+    Attributes:
         size, seen: n and N.
         rungs: the steps at which there are observations now, ascending (not to be written).
         live: how many observations count now.
@@ -216,6 +206,7 @@ class History:
         self._values: Floats = np.empty((16, width))
         self._steps: Ints = np.zeros(16, dtype=np.int64)
         self._counts: Ints = np.zeros(16, dtype=np.int64)
+        self._scatter: Floats = np.zeros((16, width if duplicates else 0))
         self._last: Ints = np.zeros(16, dtype=np.int64)
         self._status: NDArray[np.uint8] = np.zeros(16, dtype=np.uint8)
         self._seen_rows: Ints = np.zeros(16, dtype=np.int64)
@@ -233,47 +224,68 @@ class History:
 
     @property
     def points(self) -> Floats:
+        """[n, d] in the unit cube, NaN where a branch is not taken."""
         return self._points[: self.size]
 
     @property
     def losses(self) -> Floats:
+        """[n, m], to be minimised, at the last step at which a job was done, NaN until observed."""
         return self._values[: self.size, : len(self.goals)]
 
     @property
     def excess(self) -> Floats:
+        """[n, c], by how much each outcome constraint is broken there (negative: slack), NaN until observed."""
         return self._values[: self.size, len(self.goals) :]
 
     @property
     def steps(self) -> Ints:
+        """[n], the training step of the values."""
         return self._steps[: self.size]
 
     @property
     def counts(self) -> Ints:
+        """[n], how many trials the values are the mean of."""
         return self._counts[: self.size]
 
     @property
+    def scatter(self) -> Floats:
+        """[n, m + c], the variance of the values over these trials; only kept where duplicates are wanted."""
+        return self._scatter[: self.size]
+
+    @property
     def status(self) -> NDArray[np.uint8]:
+        """[n], ``PENDING``, ``OBSERVED`` or ``FAILED``."""
         return self._status[: self.size]
 
     @property
     def last(self) -> Ints:
+        """[n], the observation at the last rung, where observed."""
         return self._last[: self.size]
 
     @property
     def seen_rows(self) -> Ints:
+        """[N], the row of the configuration."""
         return self._seen_rows[: self.seen]
 
     @property
     def seen_steps(self) -> Ints:
+        """[N], the step."""
         return self._seen_steps[: self.seen]
 
     @property
     def seen_values(self) -> Floats:
+        """[N, m + c], losses and excess."""
         return self._seen_values[: self.seen]
 
     @property
     def seen_counts(self) -> Ints:
+        """[N], how many trials the values are the mean of; 0 where all have failed since."""
         return self._seen_counts[: self.seen]
+
+    @property
+    def trials(self) -> int:
+        """How many trials were asked for, repeats among them."""
+        return len(self._row_of)
 
     def rung(self, step: int) -> Rung:
         """The observations at a step."""
@@ -301,8 +313,10 @@ class History:
 
         Those that stand in the history; none where duplicates are wanted.
         """
-        if self.duplicates:
-            return np.zeros(len(points), dtype=np.bool_)
+        return np.zeros(len(points), dtype=np.bool_) if self.duplicates else self.tried(points)
+
+    def tried(self, points: Floats) -> Bools:
+        """Which of the points [k, d], as ``space.snap`` gives them, stand in the history: [k]."""
         return np.array([point.tobytes() in self._rows for point in points], dtype=np.bool_)
 
     def tell(self, event: Event) -> int | None:
@@ -332,7 +346,7 @@ class History:
         if row == len(self._status):
             self._points, self._values = longer(self._points), longer(self._values)
             self._steps, self._counts, self._last = longer(self._steps), longer(self._counts), longer(self._last)
-            self._status = longer(self._status)
+            self._status, self._scatter = longer(self._status), longer(self._scatter)
         self._points[row] = point
         self._values[row] = np.nan
         self._trials.append(())
@@ -402,25 +416,25 @@ class History:
             self._status[row], self._values[row], self._counts[row] = FAILED, np.nan, 0
             return row
         step = max(reached)
+        values = self._told_at(row, step)
         self._status[row], self._steps[row] = OBSERVED, step
-        self._values[row], self._counts[row] = self._mean(row, step)
+        self._values[row], self._counts[row] = mean(values), len(values)
+        if self.duplicates:
+            with np.errstate(over="ignore"):
+                self._scatter[row] = np.minimum(np.var(values, axis=0), GREATEST)
         self._last[row] = self._seen[row][max(self._seen[row])]
         return row
 
-    def _mean(self, row: int, step: int) -> tuple[Values | Floats, int]:
-        """The mean of what the trials of a row have at a step, and of how many; of none where there are none."""
+    def _told_at(self, row: int, step: int) -> list[Values]:
+        """What the trials of a row have at a step."""
         curves = [self._curves[trial] for trial in self._trials[row]]
-        values = [curve[step] for curve in curves if step in curve]
-        if len(values) < 2:
-            return (values[0] if values else ()), len(values)
-        mean: Floats = np.mean(values, axis=0)
-        return mean, len(values)
+        return [curve[step] for curve in curves if step in curve]
 
     def _observe(self, row: int, step: int) -> None:
         """Take in what the trials of a row have at a step now."""
         seen = self._seen[row]
-        mean, count = self._mean(row, step)
-        if not count:
+        values = self._told_at(row, step)
+        if not values:
             if step in seen:
                 self._seen_counts[seen.pop(step)] = 0
                 self._count(step, -1)
@@ -436,7 +450,7 @@ class History:
             self.seen += 1
             self._count(step, 1)
         at = seen[step]
-        self._seen_values[at], self._seen_counts[at] = mean, count
+        self._seen_values[at], self._seen_counts[at] = mean(values), len(values)
 
     def _count(self, step: int, more: int) -> None:
         """There are so many observations more at a step."""
@@ -447,6 +461,14 @@ class History:
             self.rungs.remove(step)
         elif self._sizes[step] == more:
             insort(self.rungs, step)
+
+
+def mean(values: Sequence[Values]) -> Values | Floats:
+    """The mean over trials, of one at least."""
+    if len(values) == 1:
+        return values[0]
+    average: Floats = np.mean(values, axis=0)
+    return average
 
 
 def longer(buffer: NDArray[Any]) -> NDArray[Any]:

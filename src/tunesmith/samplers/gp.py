@@ -118,7 +118,8 @@ class GP(msgspec.Struct, frozen=True):
         """The point of the greatest acquisition."""
         columns = len(state.history.space.columns)
         startup = min(max(columns + 2, 4), 10) if self.startup is None else self.startup
-        if state.history.size < startup or state.goals[0].posterior is None:
+        asked = state.history.trials if state.history.duplicates else state.history.size
+        if asked < startup or state.goals[0].posterior is None:
             return state.design.next(REPEATS)
         for branch in _neglected(state.history, rng):
             point = self._best(state, branch, rng)
