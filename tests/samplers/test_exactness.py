@@ -111,7 +111,9 @@ CASES: dict[str, Case] = {
     "gp, repeats": (samplers.GP(startup=5), SQUARE, {"repeats": 0.4, "faults": 0.3}),
     "gp, nothing but failures": (samplers.GP(startup=5), SQUARE, {"faults": 0.9}),
     "gp, finite": (samplers.GP(startup=3), finite(), {"repeats": 0.5}),
+    "gp, duplicates": (samplers.GP(startup=3), finite(), {"duplicates": True, "repeats": 0.5, "rules": 1}),
     "tpe": (samplers.TPE(startup=4), mixed(), {}),
+    "tpe, duplicates": (samplers.TPE(startup=4), finite(), {"duplicates": True, "repeats": 0.5, "goals": 2}),
     "tpe, goals, constraints": (samplers.TPE(startup=4), mixed(), {"goals": 2, "rules": 1, "repeats": 0.3}),
     "tpe, rungs": (samplers.TPE(startup=4, multivariate=False), mixed(), {"rungs": (1, 3, 9)}),
     "auto": (samplers.Auto(), mixed(), {"repeats": 0.2}),
@@ -119,12 +121,19 @@ CASES: dict[str, Case] = {
 }
 
 
-def begin(case: Case, duplicates: bool = False) -> Any:
+def happens(case: Case, seed: int, length: int) -> list[Event]:
+    """What happens in a study of this case."""
+    _, space, options = case
+    more = {name: value for name, value in options.items() if name != "duplicates"}
+    return list(happened(space, seed, length, **more))
+
+
+def begin(case: Case) -> Any:
     """The state before the first event."""
     sampler, space, options = case
     goals = [Goal(f"loss{j}") for j in range(options.get("goals", 1))]
     rules = [Constraint(f"rule{j}", 0.6) for j in range(options.get("rules", 0))]
-    return sampler.init(space, goals, np.random.default_rng(7), rules, duplicates)
+    return sampler.init(space, goals, np.random.default_rng(7), rules, options.get("duplicates", False))
 
 
 def fold(case: Case, events: list[Event]) -> Any:
@@ -154,8 +163,7 @@ def early(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_asking_leaves_no_trace(name: str) -> None:
     """One state is asked after every third event, another now and then, a third when all is told: to the last bit."""
     case = CASES[name]
-    sampler, space, options = case
-    events = list(happened(space, 1, 32, **options))
+    sampler, events = case[0], happens(case, 1, 32)
     often, seldom = begin(case), begin(case)
     for number, event in enumerate(events):
         often, seldom = sampler.tell(often, event), sampler.tell(seldom, event)
@@ -175,7 +183,7 @@ def test_a_study_that_is_opened_is_fitted_once(monkeypatch: pytest.MonkeyPatch) 
     )
     for sampler in (samplers.GP(), samplers.Auto()):
         case = sampler, SQUARE, {"faults": 0.0}
-        state = fold(case, list(happened(SQUARE, 0, 80, faults=0.0)))
+        state = fold(case, happens(case, 0, 80))
         assert fits == []
         answer(case, state)
         answer(case, state)
@@ -188,7 +196,7 @@ def test_a_sampler_that_is_not_in_charge_hears_nothing(monkeypatch: pytest.Monke
     heard: list[Any] = []
     monkeypatch.setattr(gp.GP, "tell", lambda *arguments: heard.append(arguments))
     case = CASES["auto"]
-    state = fold(case, list(happened(mixed(), 0, 30)))
+    state = fold(case, happens(case, 0, 30))
     assert answer(case, state) and heard == []
 
 
@@ -301,8 +309,7 @@ class Breaks:
 def test_an_ask_that_breaks_off_leaves_no_trace(name: str) -> None:
     """At any line; then it is asked again, told more and asked again, beside a twin that was left in peace."""
     case = CASES[name]
-    sampler, space, options = case
-    events = list(happened(space, 3, 20, **options))
+    sampler, events = case[0], happens(case, 3, 20)
     early, late = events[:-8], events[-8:]
     state = fold(case, early)
     with Breaks(0) as whole:
