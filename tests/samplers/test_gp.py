@@ -150,23 +150,25 @@ def bowl(config: dict[str, Any]) -> float:
     return (config["x"] - 0.3) ** 2 + (config["y"] - 0.7) ** 2
 
 
-CURVES: dict[str, Callable[[float, int], float]] = {
-    "level": lambda loss, step: loss + 1 / step,
-    "the better the steeper": lambda loss, step: 2 - (2 - loss) * (1 - 0.9 / step),
-    "the better the worse at first": lambda loss, step: loss + 2 * max(0.0, 0.7 - loss) / step,
+CURVES: dict[str, tuple[Callable[[float, int], float], float]] = {  # and how good the median of the searches must be
+    "level": (lambda loss, step: loss + 1 / step, 1e-3),
+    "the better the steeper": (lambda loss, step: 2 - (2 - loss) * (1 - 0.9 / step), 1e-3),
+    "the better the worse at first": (lambda loss, step: loss + 2 * max(0.0, 0.7 - loss) / step, 5e-3),
 }
 
 
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("name", CURVES)
-def test_finds_what_is_good_in_the_end(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever short training says. One draw in 160 is as good as that."""
-    monkeypatch.setattr(_outcomes, "GROWTH", 1.2)
-    study = Study(SQUARE, LOSS, samplers.GP(), schedulers.ASHA(9), seed=0, trials=30)
-    while (job := study.ask()) is not None:
-        losses = [CURVES[name](bowl(job.config), step) for step in range(job.start + 1, job.until + 1)]
-        study.tell(job, {"loss": losses})
-    assert min(bowl(trial.config) for trial in study.trials) < 0.002
+def test_finds_what_is_good_in_the_end(name: str) -> None:
+    """Whatever short training says. The best of 30 draws is as good as 0.0074 in the median."""
+    curve, least = CURVES[name]
+    found = []
+    for seed in range(5):
+        study = Study(SQUARE, LOSS, samplers.GP(), schedulers.ASHA(9), seed=seed, trials=30)
+        while (job := study.ask()) is not None:
+            study.tell(job, {"loss": [curve(bowl(job.config), step) for step in range(job.start + 1, job.until + 1)]})
+        found.append(min(bowl(trial.config) for trial in study.trials))
+    assert np.median(found) < least
 
 
 @pytest.mark.usefixtures("hasty")
@@ -292,7 +294,7 @@ def test_learns_to_avoid_failures() -> None:
     """Half of the space fails, and the best values lie not far from it."""
     space = Space({f"x{i}": Float(0.0, 1.0) for i in range(4)})
     failing: list[bool] = []
-    for seed in range(2):
+    for seed in range(8):
         study = run(space, lambda c: math.nan if c["x0"] > 0.5 else branin({"x": c["x1"], "y": c["x2"]}), 36, seed=seed)
         failing += [trial.status == "failed" for trial in study.trials[20:]]
     assert np.mean(failing) < 0.3

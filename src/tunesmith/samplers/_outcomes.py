@@ -27,7 +27,7 @@ GROWTH = 1.05  #: hyperparameters are fitted anew when there are so many times m
 YOUNG = 40  #: observations up to which hyperparameters are fitted from two starts
 COARSE = 100  #: observations at most to which hyperparameters are fitted at first, to the end
 FIT = 400  #: and to which they are fitted then,
-FINE = 12  #: in so many steps of the optimiser
+FINE = 30  #: in so many steps of the optimiser
 BULK = 1000  #: observations at most in a sample, on which the posterior stands with what has come since
 BLOCK = 32  #: of what has come since, so many at a time are taken in for good
 
