@@ -2,9 +2,13 @@
 
     python benchmarks/sampler_speed.py
     python benchmarks/sampler_speed.py --samplers TPE --counts 100 1000 --peer-python .venv-bench/bin/python
+    python benchmarks/sampler_speed.py --counts --runs 200 1000 --large 100000
 
 So many random observations are added in bulk first. Every figure comes from a fresh process: the mean of some asks and
 tells after the first one, which stands beside it since it also takes in the bulk, and the process's peak memory.
+
+``--runs`` are whole runs of so many trials, and what the next proposal costs when such a study is opened again.
+``--large`` are studies of so many trials with five reports each, as a sampler hears of them when they are opened.
 """
 
 from __future__ import annotations
@@ -116,6 +120,48 @@ def _optuna(sampler: str, which: str, observations: list[Values]) -> Callable[[]
     return step
 
 
+def run(sampler: str, count: int) -> dict[str, float]:
+    """Seconds of all asks and tells of a run in six dimensions, and of the first ask after it is opened again."""
+    import tunesmith as ts
+
+    space = ts.Space({f"x{i}": ts.Float(0.0, 1.0) for i in range(6)})
+    study = ts.Study(space, ts.Goal("loss"), sampler=getattr(ts.samplers, sampler)(), store=ts.storage.MemoryStore())
+    began = time.process_time()
+    for _ in range(count):
+        job = study.ask()
+        x = np.array(list(job.config.values()))
+        value = float(((x - 0.3) ** 2 * np.linspace(1, 0.1, 6)).sum() + 0.3 * math.sin(5 * x[0] * x[1]))
+        study.tell(job, {"loss": value})
+    whole = time.process_time() - began
+    opened = ts.Study.open(study.store)
+    began = time.process_time()
+    opened.ask()
+    return {"run": whole, "opened": time.process_time() - began}
+
+
+def large(sampler: str, count: int) -> dict[str, float]:
+    """Seconds in which a sampler hears of so many trials with five reports each, and of its first ask after that."""
+    import tunesmith as ts
+    from tunesmith.records import Asked, Told
+
+    space, rng = _tunesmith_space("6-d mixed"), np.random.default_rng(0)
+    events = []
+    for trial in range(count):
+        events.append(Asked(trial, 0, trial, _observation("6-d mixed", rng), 0, 5))
+        events += [Told(trial, trial, step, {"loss": [float(rng.random())]}) for step in range(5)]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    chosen = getattr(ts.samplers, sampler)()
+    state = chosen.init(space, [ts.Goal("loss")], rng)
+    began = time.process_time()
+    for event in events:
+        state = chosen.tell(state, event)
+    told = time.process_time()
+    chosen.ask(state, rng)
+    asked = time.process_time()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"told": told - began, "first": asked - told, "megabytes": peak - before}
+
+
 def measure(package: str, sampler: str, which: str, count: int, repeat: int) -> dict[str, float]:
     """Seconds of the first ask and tell after ``count`` observations, of the following ones, and peak megabytes."""
     rng = np.random.default_rng(0)
@@ -134,7 +180,7 @@ def measure(package: str, sampler: str, which: str, count: int, repeat: int) -> 
 
 def _apart(python: str, *arguments: object) -> dict[str, float] | str:
     """The measurement in a process of its own; a word where there is none."""
-    command = [python, __file__, "--one", json.dumps(arguments)]
+    command = [python, __file__, "--one", json.dumps(arguments)]  # the first one is a name of ``ONE``
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     except subprocess.TimeoutExpired:
@@ -154,30 +200,41 @@ def _cells(ours: dict[str, float] | str, peer: dict[str, float] | str | None) ->
     return [time_(ours, "seconds"), time_(peer, "seconds"), ratio, time_(ours, "first"), time_(peer, "first"), memory]
 
 
+ONE = {"measure": measure, "run": run, "large": large}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samplers", nargs="+", default=["TPE", "GP"], choices=list(REPEATS))
     parser.add_argument("--spaces", nargs="+", default=SPACES, choices=SPACES)
-    parser.add_argument("--counts", nargs="+", type=int, default=COUNTS)
+    parser.add_argument("--counts", nargs="*", type=int, default=COUNTS)
+    parser.add_argument("--runs", nargs="+", type=int, default=[])
+    parser.add_argument("--large", nargs="+", type=int, default=[])
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has Optuna; '' leaves it out")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measure(*json.loads(options.one))))
+        what, *arguments = json.loads(options.one)
+        print(json.dumps(ONE[what](*arguments)))
         return
     print(
         f"{os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}, one thread; CPU time"
     )
-    print("| sampler | space | observations | ask+tell | Optuna | ratio | first | first, Optuna | peak memory |")
-    print("|---|---|--:|--:|--:|--:|--:|--:|--:|", flush=True)
+    if options.counts:
+        print("| sampler | space | observations | ask+tell | Optuna | ratio | first | first, Optuna | peak memory |")
+        print("|---|---|--:|--:|--:|--:|--:|--:|--:|", flush=True)
     for sampler in options.samplers:
         for which in options.spaces:
             for count in options.counts:
                 case = (sampler, which, count, REPEATS[sampler])
-                ours = _apart(sys.executable, "tunesmith", *case)
+                ours = _apart(sys.executable, "measure", "tunesmith", *case)
                 known = options.peer_python and count <= PEER_LIMIT[sampler]
-                peer = _apart(options.peer_python, "optuna", *case) if known else None
+                peer = _apart(options.peer_python, "measure", "optuna", *case) if known else None
                 print(f"| {sampler} | {which} | {count:,} | {' | '.join(_cells(ours, peer))} |", flush=True)
+    for what, counts, samplers in (("run", options.runs, ["GP"]), ("large", options.large, ["TPE", "Auto"])):
+        for sampler, count in ((sampler, count) for sampler in samplers for count in counts):
+            found = _apart(sys.executable, what, sampler, count)
+            print(f"{what} of {count:,} with {sampler}: {found}", flush=True)
 
 
 if __name__ == "__main__":

@@ -411,3 +411,19 @@ def test_chebyshev_prefers_the_heavier_goal() -> None:
     assert chebyshev(losses, np.array([0.9, 0.1])).argmin() == 0
     assert chebyshev(losses, np.array([0.1, 0.9])).argmin() == 2
     assert np.isfinite(chebyshev(np.ones((3, 2)), np.array([0.5, 0.5]))).all()
+
+
+@pytest.mark.parametrize("confidence", [0.5, 1.0])
+def test_a_belief_forbids_nothing(confidence: float) -> None:
+    """However sure experts are, and in however many columns: from the mode, whichever branch it is in, to anywhere."""
+    sure = Float(0.0, 1.0, prior=Prior(0.9, confidence))
+    branches = {"a": Space({f"a{i}": sure for i in range(8)}), "b": Space({"b": sure}), "c": None}
+    space = Space({"x": sure, "kind": Categorical(branches, prior=Prior("b", confidence)), "n": Integer(1, 9)})
+    belief = Belief(space.columns, 2.0)
+    at = space.snap(np.random.default_rng(0).random((2000, len(space.columns))))
+    values = belief.value(at)
+    assert values.min() >= 2 * math.log(acquisition.DOUBT) and values.max() <= 0
+    modes = np.full((3, len(space.columns)), 0.9)
+    modes[:, 1] = np.array([1, 3, 5]) / 6
+    tops = belief.value(space.snap(modes))
+    assert tops.max() == pytest.approx(0, abs=1e-9) and (tops >= 2 * math.log(acquisition.DOUBT)).all()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,6 @@ from tunesmith.testing import GOAL, SamplerConformance, finite, mixed, nested, p
 class TestBOHB(SamplerConformance):
     def make(self) -> Sampler[Any]:
         return BOHB()
-
-    def begin(self, space: Space, *, duplicates: bool = False) -> tuple[Sampler[Any], Any]:
-        if duplicates and "duplicates" not in inspect.signature(TPE.init).parameters:
-            pytest.skip("its model never proposes a known configuration on purpose")
-        return super().begin(space, duplicates=duplicates)
 
 
 def folded(sampler: Any, study: Study) -> Any:

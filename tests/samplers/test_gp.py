@@ -29,6 +29,7 @@ from tunesmith.pareto import hypervolume
 from tunesmith.records import Asked, Failed, Told
 from tunesmith.samplers import _outcomes, gp
 from tunesmith.samplers._acquisition import Branch
+from tunesmith.samplers._outcomes import Outcome, Posterior
 from tunesmith.testing import GOAL, SamplerConformance, mixed, play
 
 LOSS = Goal("loss")
@@ -149,23 +150,25 @@ def bowl(config: dict[str, Any]) -> float:
     return (config["x"] - 0.3) ** 2 + (config["y"] - 0.7) ** 2
 
 
-CURVES: dict[str, Callable[[float, int], float]] = {
-    "level": lambda loss, step: loss + 1 / step,
-    "the better the steeper": lambda loss, step: 2 - (2 - loss) * (1 - 0.9 / step),
-    "the better the worse at first": lambda loss, step: loss + 2 * max(0.0, 0.7 - loss) / step,
+CURVES: dict[str, tuple[Callable[[float, int], float], float]] = {  # and how good the median of the searches must be
+    "level": (lambda loss, step: loss + 1 / step, 1e-3),
+    "the better the steeper": (lambda loss, step: 2 - (2 - loss) * (1 - 0.9 / step), 1e-3),
+    "the better the worse at first": (lambda loss, step: loss + 2 * max(0.0, 0.7 - loss) / step, 5e-3),
 }
 
 
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("name", CURVES)
-def test_finds_what_is_good_in_the_end(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever short training says. One draw in 160 is as good as that."""
-    monkeypatch.setattr(_outcomes, "GROWTH", 1.2)
-    study = Study(SQUARE, LOSS, samplers.GP(), schedulers.ASHA(9), seed=0, trials=30)
-    while (job := study.ask()) is not None:
-        losses = [CURVES[name](bowl(job.config), step) for step in range(job.start + 1, job.until + 1)]
-        study.tell(job, {"loss": losses})
-    assert min(bowl(trial.config) for trial in study.trials) < 0.002
+def test_finds_what_is_good_in_the_end(name: str) -> None:
+    """Whatever short training says. The best of 30 draws is as good as 0.0074 in the median."""
+    curve, least = CURVES[name]
+    found = []
+    for seed in range(5):
+        study = Study(SQUARE, LOSS, samplers.GP(), schedulers.ASHA(9), seed=seed, trials=30)
+        while (job := study.ask()) is not None:
+            study.tell(job, {"loss": [curve(bowl(job.config), step) for step in range(job.start + 1, job.until + 1)]})
+        found.append(min(bowl(trial.config) for trial in study.trials))
+    assert np.median(found) < least
 
 
 @pytest.mark.usefixtures("hasty")
@@ -231,6 +234,11 @@ def told(sampler: samplers.GP, space: Space, events: list[Any], goals: int = 1) 
     return state
 
 
+def believed(outcome: Outcome) -> Posterior:
+    assert outcome.posterior is not None
+    return outcome.posterior
+
+
 def asked(space: Space, trial: int, *point: float) -> Asked:
     return Asked(trial, 0, trial, space.decode(space.snap(np.array(point))), 0, 1)
 
@@ -251,9 +259,9 @@ def test_a_failed_configuration_that_is_tried_again_counts_as_neither() -> None:
         ([asked(SQUARE, 9, *points[8]), result(0, 0.5)], 8),
     ):
         found = told(samplers.GP(), SQUARE, [*events, *more])
-        assert len(found.failure.rows) == rows
+        assert len(believed(found.failure).rows) == rows
     found = told(samplers.GP(), SQUARE, [*again, Failed(9, 9, "")])
-    assert sorted(found.failure.rows) == list(range(9))
+    assert sorted(believed(found.failure).rows) == list(range(9))
 
 
 # -- what it is for -------------------------------------------------------------------------------------------------
@@ -286,7 +294,7 @@ def test_learns_to_avoid_failures() -> None:
     """Half of the space fails, and the best values lie not far from it."""
     space = Space({f"x{i}": Float(0.0, 1.0) for i in range(4)})
     failing: list[bool] = []
-    for seed in range(2):
+    for seed in range(8):
         study = run(space, lambda c: math.nan if c["x0"] > 0.5 else branin({"x": c["x1"], "y": c["x2"]}), 36, seed=seed)
         failing += [trial.status == "failed" for trial in study.trials[20:]]
     assert np.mean(failing) < 0.3
@@ -416,6 +424,43 @@ def test_experts() -> None:
     assert best(0.1, 0.2, 0.1, 0.2, n=40) < 0.02
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_experts_who_are_sure_and_wrong_cost_little(seed: int) -> None:
+    """Also in what has no order, and with the greatest confidence."""
+
+    def best(wrong: bool) -> float:
+        confident = {"prior": Prior(0.05, 1.0)} if wrong else {}
+        kinds = Categorical(["a", "b", "c"], **({"prior": Prior("a", 1.0)} if wrong else {}))
+        space = Space({"kind": kinds, **{f"x{i}": Float(0.0, 1.0, **confident) for i in range(3)}})
+
+        def loss(config: dict[str, Any]) -> float:
+            away = sum((config[f"x{i}"] - 0.7) ** 2 for i in range(3))
+            return float(away + {"a": 0.3, "b": 0.0, "c": 0.15}[config["kind"]])
+
+        return float(losses(run(space, loss, 30, seed=seed)).min())
+
+    assert best(wrong=True) < best(wrong=False) + 0.01
+
+
+def test_duplicates_go_to_the_optimum() -> None:
+    """Of 15 configurations with noise the best one gets most of the trials 20 to 60."""
+    space = Space({"kind": Categorical(["a", "b", "c"]), "size": Integer(1, 5)})
+    shares = []
+    for seed in range(3):
+        state = samplers.GP().init(space, [LOSS], np.random.default_rng(seed), (), True)
+        rng, found = np.random.default_rng(seed), []
+        for trial in range(60):
+            point = samplers.GP().ask(state, np.random.default_rng([seed, trial]))
+            assert point is not None
+            config = space.decode(point)
+            value = "bac".index(config["kind"]) + abs(config["size"] - 4) / 2
+            state = samplers.GP().tell(state, Asked(trial, trial, trial, config, 0, 1))
+            state = samplers.GP().tell(state, Told(trial, trial, 0, {"loss": [value + rng.normal(0, 0.3)]}))
+            found.append(value == 0)
+        shares.append(np.mean(found[20:]))
+    assert np.median(shares) > 0.6
+
+
 # -- what it is made of ---------------------------------------------------------------------------------------------
 
 
@@ -427,7 +472,9 @@ def test_rows_of_the_goals_are_the_same_beyond_bulk(monkeypatch: pytest.MonkeyPa
     for trial, point in enumerate(rng.random((30, 2))):
         events += [asked(SQUARE, trial, *point), result(trial, point[0], -point[0])]
     found = told(samplers.GP(), SQUARE, events, goals=2)
-    first, second = (goal.transform.invert(goal.fitted()) for goal in found.goals)
+    beliefs = [believed(goal) for goal in found.goals]
+    np.testing.assert_array_equal(beliefs[0].rows, beliefs[1].rows)
+    first, second = (belief.transform.invert(belief.means) for belief in beliefs if belief.transform)
     np.testing.assert_allclose(first, -second, atol=0.05)
 
 

@@ -1,6 +1,8 @@
-"""The model of one outcome: which rows it stands on, when it is fitted, and what it makes of changes."""
+"""The model of one outcome: which rows it stands on, what it is fitted to, and what it makes of changes."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from tunesmith import Categorical, Constraint, Float, Goal, Space
 from tunesmith.records import Asked, Failed, Told
 from tunesmith.samplers import _outcomes
 from tunesmith.samplers._kernel import Kernel
-from tunesmith.samplers._outcomes import Outcome, _spread
+from tunesmith.samplers._outcomes import Outcome, Posterior, _spread
 from tunesmith.samplers._surrogate import Surrogate
 from tunesmith.samplers.base import FAILED, OBSERVED, History
 
@@ -76,22 +78,34 @@ def filled(n: int, seed: int = 0) -> Log:
     return log
 
 
-def surrogate(outcome: Outcome) -> Surrogate:
-    assert outcome.surrogate is not None
-    return outcome.surrogate
+def believed(outcome: Outcome) -> Posterior:
+    assert outcome.posterior is not None
+    return outcome.posterior
+
+
+def rows(outcome: Outcome) -> list[int]:
+    return believed(outcome).rows.tolist()
 
 
 def check(outcome: Outcome) -> None:
     """The posterior is that of the rows' present values, at its hyperparameters."""
-    model, history = surrogate(outcome), outcome.history
-    y = outcome._transformed()
+    posterior, history = believed(outcome), outcome.history
+    model = posterior.surrogate
+    if outcome.kind == "failure":
+        values = np.where(history.status[posterior.rows] == FAILED, 1.0, -1.0)
+    else:
+        values = outcome._values(history.last[posterior.rows])
+    assert outcome._fitted is not None
+    y, _, limit = outcome._transformed(values, outcome._fitted[1].powers)
+    assert limit == posterior.limit
     anew = Surrogate.condition(
-        model.kernel, model.theta, history.points[outcome.rows], y, np.maximum(history.counts[outcome.rows], 1.0)
+        model.kernel, model.theta, history.points[posterior.rows], y, np.maximum(history.counts[posterior.rows], 1.0)
     )
     at = np.concatenate([model.points, SPACE.snap(np.random.default_rng(1).random((20, 3)))])
     np.testing.assert_allclose(model.predict(at), anew.predict(at), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(posterior.means, anew.predict(model.points)[0], atol=1e-6)
     has = (OBSERVED, FAILED) if outcome.kind == "failure" else (OBSERVED,)
-    assert np.isin(history.status[outcome.rows], has).all() and len(set(outcome.rows)) == len(outcome.rows)
+    assert np.isin(history.status[posterior.rows], has).all() and len(set(rows(outcome))) == len(rows(outcome))
 
 
 def test_nothing_is_known_before_two_rows() -> None:
@@ -99,11 +113,11 @@ def test_nothing_is_known_before_two_rows() -> None:
     for trial in range(2):
         log.ask(trial)
     log.tell(0, 1.0)
-    assert all(outcome.surrogate is None for outcome in log.outcomes)
+    assert all(outcome.posterior is None for outcome in log.outcomes)
     log.tell(0, 2.0)  # another value of the only row
-    assert all(outcome.surrogate is None for outcome in log.outcomes)
+    assert all(outcome.posterior is None for outcome in log.outcomes)
     log.tell(1, 3.0)
-    assert log.goal.rows == [0, 1] and log.failure.surrogate is None
+    assert rows(log.goal) == [0, 1] and log.failure.posterior is None
     check(log.goal)
 
 
@@ -112,14 +126,7 @@ def test_follows_what_is_told() -> None:
     for outcome in log.outcomes:
         check(outcome)
         wanted = range(50) if outcome is log.failure else [row for row in range(50) if row % 5 != 4]
-        assert outcome.rows == list(wanted)
-
-
-@pytest.mark.parametrize("n", [12, 47])
-def test_fitted_is_the_prediction_at_the_rows(n: int) -> None:
-    for outcome in filled(n).outcomes:
-        model = surrogate(outcome)
-        np.testing.assert_allclose(outcome.fitted(), model.predict(model.points)[0], atol=1e-6)
+        assert rows(outcome) == list(wanted)
 
 
 def test_repeats_are_averaged_and_counted() -> None:
@@ -129,7 +136,7 @@ def test_repeats_are_averaged_and_counted() -> None:
     assert log.history.counts[7] == 2
     for outcome in log.outcomes:
         check(outcome)
-        assert surrogate(outcome).counts[outcome.rows.index(7)] == 2
+        assert believed(outcome).surrogate.counts[rows(outcome).index(7)] == 2
     log.fail(30)
     assert log.history.counts[7] == 1
     for outcome in log.outcomes:
@@ -139,12 +146,12 @@ def test_repeats_are_averaged_and_counted() -> None:
 def test_a_row_that_fails_later_leaves_the_goals() -> None:
     log = filled(30)
     log.fail(3)
-    assert 3 not in log.goal.rows and 3 in log.failure.rows
+    assert 3 not in rows(log.goal) and 3 in rows(log.failure)
     for outcome in log.outcomes:
         check(outcome)
-    assert log.failure._values([3])[0] == 1.0
+    assert believed(log.failure).surrogate.y[rows(log.failure).index(3)] == 1.0
     log.tell(3, 0.5)
-    assert log.goal.rows[-1] == 3
+    assert rows(log.goal)[-1] == 3
     for outcome in log.outcomes:
         check(outcome)
 
@@ -156,9 +163,9 @@ def test_the_first_failure_may_be_one_of_an_observed_row() -> None:
         log.tell(trial, float(trial))
     log.fail(2)
     check(log.failure)
-    assert log.failure.rows == list(range(8))
+    assert rows(log.failure) == list(range(8))
     log.tell(2, 1.0)  # its last failure is forgotten
-    assert log.failure.surrogate is None
+    assert log.failure.posterior is None
     log.ask(8)
     log.tell(8, 1.0)
     log.fail(8)
@@ -171,10 +178,10 @@ def test_a_failed_row_that_is_tried_again_counts_as_neither() -> None:
     log.ask(31)
     log.tell(31, 0.0)
     check(log.failure)
-    assert 9 not in log.failure.rows
+    assert 9 not in rows(log.failure)
     log.fail(30)
     check(log.failure)
-    assert 9 in log.failure.rows
+    assert 9 in rows(log.failure)
 
 
 def test_all_failed() -> None:
@@ -182,7 +189,7 @@ def test_all_failed() -> None:
     for trial in range(6):
         log.ask(trial)
         log.fail(trial)
-    assert log.goal.surrogate is None
+    assert log.goal.posterior is None
     check(log.failure)
 
 
@@ -193,10 +200,10 @@ def test_all_but_one_row_fail_later() -> None:
         log.tell(trial, float(trial))
     for trial in range(3):
         log.fail(trial)
-    assert log.goal.surrogate is None
+    assert log.goal.posterior is None
     log.tell(1, 2.0)
     check(log.goal)
-    assert sorted(log.goal.rows) == [1, 3]
+    assert sorted(rows(log.goal)) == [1, 3]
 
 
 @pytest.mark.parametrize(
@@ -209,8 +216,9 @@ def test_extreme_values(extreme: list[float]) -> None:
         log.tell(trial, value, -value, value)
     for outcome in log.outcomes[:3]:
         check(outcome)
-        assert np.isfinite(surrogate(outcome).theta).all() and np.isfinite(outcome.fitted()).all()
-        assert np.isfinite(outcome.limit)
+        posterior = believed(outcome)
+        assert np.isfinite(posterior.surrogate.theta).all() and np.isfinite(posterior.means).all()
+        assert np.isfinite(posterior.limit)
 
 
 def test_the_limit_is_told_from_what_lies_far_beyond_it() -> None:
@@ -221,27 +229,43 @@ def test_the_limit_is_told_from_what_lies_far_beyond_it() -> None:
         x = log.history.points[trial, 0]
         log.tell(trial, 0.0, 0.0, 1e9 if x > 0.7 else -99.0 + 0.1 * x)
     at = np.stack([np.linspace(0.02, 0.98, 25), np.full(25, 0.25), np.full(25, np.nan)], axis=1)
-    mean = surrogate(log.rule).predict(at)[0]
-    assert (mean[at[:, 0] < 0.55] < log.rule.limit - 0.3).all()
-    assert (mean[at[:, 0] > 0.85] > log.rule.limit + 0.3).all()
+    rule = believed(log.rule)
+    mean = rule.surrogate.predict(at)[0]
+    assert (mean[at[:, 0] < 0.55] < rule.limit - 0.3).all()
+    assert (mean[at[:, 0] > 0.85] > rule.limit + 0.3).all()
+
+
+def fits(outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the samples to which it will be fitted."""
+    sizes: list[int] = []
+
+    def coarse(sample: Any, *arguments: Any) -> Any:
+        sizes.append(len(sample.ids))
+        return original(sample, *arguments)
+
+    original = _outcomes._coarse
+    monkeypatch.setattr(_outcomes, "_coarse", coarse)
+    monkeypatch.setattr(_outcomes, "POWERS", _outcomes.PLAIN)
+    return sizes
 
 
 def test_hyperparameters_are_fitted_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_outcomes, "GROWTH", 1.25)
-    fits: list[int] = []
-
-    def fit(self: Outcome) -> None:
-        fits.append(len(self._every))
-        original(self)
-
-    original = Outcome._fit
-    monkeypatch.setattr(Outcome, "_fit", fit)
     log = Log()
-    log.outcomes = (log.goal,)  # type: ignore[assignment]
+    sizes = fits(log.goal, monkeypatch)
     for trial in range(60):
         log.ask(trial)
         log.tell(trial, float(np.sin(trial)))
-    assert fits == [2, 3, 4, 5, 7, 9, 12, 15, 19, 24, 30, 38, 48, 60]
+        assert (log.goal.posterior is None) == (trial < 1) and log.goal.posterior is log.goal.posterior
+    assert list(dict.fromkeys(sizes)) == [2, 3, 4, 5, 7, 9, 12, 15, 19, 24, 30, 38, 48, 60]
+
+
+def test_what_nobody_asks_for_is_not_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is asked for the first time is fitted once, to the last sample."""
+    sizes = fits(Log().goal, monkeypatch)
+    log = filled(60)
+    assert sizes == []
+    assert log.goal.posterior is not None and set(sizes) == {len(log.goal._sample.ids)} and len(sizes) == 2
 
 
 # -- rungs --------------------------------------------------------------------------------------------------------
@@ -261,12 +285,12 @@ def halved(trials: int = 27, rungs: tuple[int, ...] = (1, 3, 9), seed: int = 0) 
 
 def check_rungs(outcome: Outcome) -> None:
     """Means at the last rung against a dense solve over all observations, with their steps as one more column."""
-    history, model = outcome.history, surrogate(outcome)
-    there = [i for i in range(history.seen) if history.seen_counts[i]]
-    assert sorted(outcome._chosen) == there and outcome.kernel.steps == (len(history.rungs) > 1)
+    history, posterior = outcome.history, believed(outcome)
+    model = posterior.surrogate
+    chosen = [i for i in range(history.seen) if history.seen_counts[i]]
+    assert outcome.kernel.steps == (len(history.rungs) > 1)
     wider = Kernel([*SPACE.columns, Space({"step": Float(0.0, 1.0)}).columns[0]])
     theta = np.insert(model.theta, 3, 0.0) if not outcome.kernel.steps else model.theta
-    chosen = outcome._chosen
     steps = np.log(history.seen_steps[chosen] / max(history.rungs))
     points = np.column_stack([history.points[history.seen_rows[chosen]], steps])
     at = SPACE.snap(np.random.default_rng(1).random((20, 3)))
@@ -274,12 +298,13 @@ def check_rungs(outcome: Outcome) -> None:
     above = wider.scaled(theta, wider.embed(np.column_stack([at, np.zeros(20)])))
     dense = wider.covariance(theta, scaled, scaled) + np.diag(np.exp(theta[-1]) / history.seen_counts[chosen])
     cross = wider.covariance(theta, above, scaled)
-    y = outcome._transformed()
+    assert outcome._fitted is not None
+    y = outcome._transformed(outcome._values(np.array(chosen)), outcome._fitted[1].powers)[0]
     np.testing.assert_allclose(model.predict(at)[0], cross @ np.linalg.solve(dense, y), rtol=1e-5, atol=1e-6)
     variance = wider.variance(theta) - np.einsum("ij,ji->i", cross, np.linalg.solve(dense, cross.T))
     np.testing.assert_allclose(model.predict(at)[1], np.sqrt(variance), rtol=1e-5, atol=1e-6)
-    assert outcome.rows == list(dict.fromkeys(history.seen_rows[chosen].tolist()))
-    np.testing.assert_allclose(outcome.fitted(), model.predict(history.points[outcome.rows])[0], atol=1e-6)
+    assert rows(outcome) == list(dict.fromkeys(history.seen_rows[chosen].tolist()))
+    np.testing.assert_allclose(posterior.means, model.predict(history.points[posterior.rows])[0], atol=1e-6)
 
 
 def test_all_observations_and_what_they_say_of_the_last_rung() -> None:
@@ -287,13 +312,15 @@ def test_all_observations_and_what_they_say_of_the_last_rung() -> None:
     assert log.history.rungs == [1, 3, 9] and log.history.seen == 27 + 9 + 3
     for outcome in log.outcomes[:3]:
         check_rungs(outcome)
-        assert sorted(outcome.rows) == list(range(27))
+        assert sorted(rows(outcome)) == list(range(27))
 
 
 def test_every_rung_has_its_level() -> None:
     """Values fall by 4 at each; what is said of the last rung does not hang between them."""
     log = halved(81, (1, 3, 9, 27))
-    means = log.goal.transform.invert(log.goal.fitted())
+    goal = believed(log.goal)
+    assert goal.transform is not None
+    means = goal.transform.invert(goal.means)
     assert (np.abs(means + 4 * np.log(27)) < 4).all()
     last = log.goal.latest()
     assert len(last) == 81 and (np.abs(last + 4 * np.log(27)) < 6).all()
@@ -315,7 +342,7 @@ def test_rungs_come_and_go() -> None:
         check_rungs(outcome)
         check(outcome)
     check(log.failure)
-    assert not log.goal.kernel.steps and log.failure.rows == list(range(28))
+    assert not log.goal.kernel.steps and rows(log.failure) == list(range(28))
 
 
 def test_a_trial_that_goes_on_and_one_that_is_repeated() -> None:
@@ -341,8 +368,9 @@ def test_extreme_values_at_several_rungs(factor: float) -> None:
         for trial in range(trials):
             log.advance(trial, start, until, *(factor * rng.uniform(-1, 1, 3)))
     for outcome in log.outcomes[:3]:
-        assert np.isfinite(surrogate(outcome).theta).all() and np.isfinite(outcome.fitted()).all()
-        assert np.isfinite(outcome.limit) and np.isfinite(outcome.latest()).all()
+        posterior = believed(outcome)
+        assert np.isfinite(posterior.surrogate.theta).all() and np.isfinite(posterior.means).all()
+        assert np.isfinite(posterior.limit) and np.isfinite(outcome.latest()).all()
 
 
 # -- more rows than a posterior can have --------------------------------------------------------------------------
@@ -362,41 +390,41 @@ def test_rows_are_bounded() -> None:
         log.tell(trial, *rng.normal(size=3))
         for outcome in log.outcomes:
             check(outcome)
-            assert 20 <= len(outcome.rows) <= 20 + 0.4 * 75
-    assert np.argmin(np.where(log.history.status == OBSERVED, log.history.losses[:, 0], np.inf)) in log.goal.rows
+            assert 20 <= len(rows(outcome)) <= 20 + 0.4 * 75
+    assert np.argmin(np.where(log.history.status == OBSERVED, log.history.losses[:, 0], np.inf)) in rows(log.goal)
 
 
 @pytest.mark.usefixtures("small")
 def test_observations_are_bounded() -> None:
     """The best trials keep all of theirs, since those that got furthest rank first."""
     log = halved(81, (1, 3, 9, 27))
-    assert len(log.goal._every) == 120 and len(log.goal._chosen) <= 20 + 0.4 * 120
+    assert log.history.live == 120 and len(believed(log.goal).surrogate.points) <= 20 + 0.4 * 120
     assert np.flatnonzero(log.history.steps == 27).tolist() == sorted(
-        row for row in log.goal.rows if log.history.steps[row] == 27
+        row for row in rows(log.goal) if log.history.steps[row] == 27
     )
 
 
 @pytest.mark.usefixtures("small")
 def test_changes_beyond_the_rows() -> None:
     log = filled(70)
-    left = next(row for row in log.goal._every if row not in log.goal.rows)
-    before = surrogate(log.goal)
+    left = next(row for row in np.flatnonzero(log.history.status == OBSERVED) if row not in rows(log.goal))
+    before = believed(log.goal).surrogate
     log.tell(left, 100.0)
-    assert surrogate(log.goal) is before
-    for trial in (left, log.goal.rows[0]):
+    np.testing.assert_array_equal(believed(log.goal).surrogate.weights, before.weights)
+    for trial in (left, rows(log.goal)[0]):
         log.fail(trial)
         for outcome in log.outcomes:
             check(outcome)
-        assert trial not in log.goal.rows
+        assert trial not in rows(log.goal)
 
 
 @pytest.mark.usefixtures("small")
 def test_goals_stand_on_the_same_rows() -> None:
     """Whoever compares the goals of a row needs all of them."""
     log = filled(70)
-    assert log.goal.rows == log.other.rows
+    assert rows(log.goal) == rows(log.other)
     best = np.nanargmin(log.history.losses, axis=0)
-    assert best[0] in log.goal.rows and best[1] in log.goal.rows
+    assert best[0] in rows(log.goal) and best[1] in rows(log.goal)
 
 
 def test_spread_takes_the_best_and_the_others_evenly() -> None:

@@ -16,6 +16,7 @@ from tunesmith.samplers import TPE, Uniform
 from tunesmith.samplers import tpe as module
 from tunesmith.samplers._parzen import Layout, Mixture, bandwidths, levels
 from tunesmith.samplers.base import Floats
+from tunesmith.samplers.tpe import Believed
 from tunesmith.testing.conformance import SamplerConformance, finite, mixed, nested, play
 
 GOAL = ts.Goal("loss")
@@ -67,11 +68,18 @@ def estimate(space: ts.Space, chosen: Any, trials: Floats, weights: Floats, *mor
     return Mixture(layout, layout.code(trials), weights, *more, **options)
 
 
-def density(mixture: Mixture, at: Floats) -> Floats:
+def with_experts(space: ts.Space, trials: Floats, share: float) -> Believed:
+    """The density of some trials, with a share of what experts believe."""
+    every = range(len(space.columns))
+    seen = estimate(space, every, trials, np.ones(len(trials)), floor=0.2, expert=False)
+    return Believed(seen, estimate(space, every, trials[:0], np.ones(0)), share)
+
+
+def density(mixture: Mixture | Believed, at: Floats) -> Floats:
     return np.exp(mixture.log_density(mixture.layout.code(at)))
 
 
-def mass(mixture: Mixture, space: ts.Space, per_column: int = 200) -> float:
+def mass(mixture: Mixture | Believed, space: ts.Space, per_column: int = 200) -> float:
     """The integral over all points of all branches: a grid over the active columns, each level with its width."""
     fine = (np.arange(per_column) + 0.5) / per_column
     total = 0.0
@@ -141,6 +149,22 @@ def test_draws_given_a_branch() -> None:
     mixture.draw(drawn, np.random.default_rng(0))
     assert (drawn[:, 0] == 0.125).all()
     assert np.mean(np.abs(drawn[:, 1] - 0.3) < 0.25) > 0.5 and np.mean(drawn[:, 6] > 0.4) > 0.8
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_what_experts_believe_is_a_share_of_the_density(share: float) -> None:
+    """It integrates to 1, draws follow it, and a given branch says which of the two a draw comes from."""
+    both = with_experts(BRANCHES, points(BRANCHES, 6), share)
+    assert mass(both, BRANCHES, 60) == pytest.approx(1, abs=0.03)
+    drawn = np.full((20_000, 7), np.nan)
+    both.draw(drawn, np.random.default_rng(0))
+    assert (1 / density(both, BRANCHES.snap(drawn))).mean() == pytest.approx(1, abs=0.05)
+    given = np.full((20_000, 7), np.nan)
+    given[:, 0] = 0.375  # of "middle", which experts prefer
+    both.draw(given, np.random.default_rng(1))
+    chosen = drawn[drawn[:, 0] == 0.375]
+    assert (given[:, 0] == 0.375).all()
+    assert np.mean(given[:, 6] < 0.3) == pytest.approx(np.mean(chosen[:, 6] < 0.3), abs=0.03)
 
 
 def test_the_univariate_kernels_by_hand() -> None:
@@ -288,6 +312,57 @@ def test_priors_are_followed_and_fade() -> None:
         [best(None, seed, 25) for seed in range(4)]
     )
     assert np.median([best(0.1, seed, 80) for seed in range(3)]) < 0.1
+
+
+def test_experts_who_are_sure_and_wrong_forbid_nothing() -> None:
+    """Also in what has no order, and with the greatest confidence."""
+    optimum = 0.75, 0.3, 0.6
+
+    def best(wrong: bool, seed: int) -> float:
+        modes = [ts.Prior(mode, 1.0) if wrong else None for mode in (0.1, 0.9, 0.05)]
+        kind = ts.Categorical(["a", "b", "c"], prior=ts.Prior("a", 1.0) if wrong else None)
+        space = ts.Space({"kind": kind, **{f"x{i}": ts.Float(0.0, 1.0, prior=modes[i]) for i in range(3)}})
+        study = ts.Study(space, [GOAL], TPE(), seed=seed, trials=50)
+        while job := study.ask():
+            x = np.array([job.config[f"x{i}"] for i in range(3)]) - optimum
+            bumps = 0.5 * math.sin(6 * x[0] * x[1]) + 0.15 * (1 - math.cos(9 * x[2]))
+            study.tell(job, {"loss": 2 * float(x @ x) + bumps + {"a": 0.3, "b": 0.0, "c": 0.15}[job.config["kind"]]})
+        return float(min(trial.metrics["loss"] for trial in study.trials))
+
+    assert np.mean([best(True, seed) for seed in range(8)]) < np.mean([best(False, seed) for seed in range(8)]) + 0.03
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.4])
+def test_duplicates_go_to_the_optimum(noise: float) -> None:
+    """Of 15 configurations with noise the best one gets most of the trials."""
+    assert np.median([share_of_the_best(TPE(), noise, seed) for seed in range(5)]) > 0.6
+
+
+def share_of_the_best(sampler: Any, noise: float, seed: int) -> float:
+    """Share of the trials 30 to 100 that a sampler gives to the best of 15 configurations."""
+    space = ts.Space({"kind": ts.Categorical(["a", "b", "c"]), "size": ts.Ordinal([1, 2, 4, 8, 16])})
+    state = sampler.init(space, [GOAL], np.random.default_rng(seed), (), True)
+    rng, found = np.random.default_rng(seed), []
+    for trial in range(100):
+        config = space.decode(sampler.ask(state, np.random.default_rng([seed, trial])))
+        loss = "bac".index(config["kind"]) + abs(math.log2(config["size"]) - 3) / 2
+        state = sampler.tell(state, Asked(trial, trial, trial, config, 0, 1))
+        state = sampler.tell(state, Told(trial, trial, 0, {"loss": [loss + noise * rng.normal()]}))
+        found.append(loss == 0)
+    return float(np.mean(found[30:]))
+
+
+def test_a_configuration_that_was_unlucky_once_is_tried_again() -> None:
+    """Its mean of one is worse than the mean of ten of another, but within what one measurement may be off."""
+    space = ts.Space({"k": ts.Integer(1, 12)})
+    sampler = TPE(startup=1)
+    state = sampler.init(space, [GOAL], np.random.default_rng(0), (), True)
+    rng = np.random.default_rng(0)
+    tries = [(2, 0.0)] * 10 + [(7, 0.5)] + [(k, 9.0) for k in (1, 3, 4, 5, 6, 8, 9, 10, 11, 12)]
+    for trial, (k, loss) in enumerate(tries):
+        state = sampler.tell(state, Asked(trial, trial, trial, {"k": k}, 0, 1))
+        state = sampler.tell(state, Told(trial, trial, 0, {"loss": [loss + (k == 2) * 3 * rng.normal()]}))
+    assert {space.decode(point)["k"] for point in asked(sampler, state, 10)} == {7}
 
 
 def test_trials_that_stopped_early_rank_behind() -> None:

@@ -68,7 +68,7 @@ def plot_surrogate(study: Study, parameter: str | None = None, points: int = POI
     """
     sampler, state, rng = study.sampling()
     if isinstance(sampler, samplers.Auto):
-        sampler, state = state.sampler, state.inner
+        sampler, state = sampler.in_charge(state)
     name = type(sampler).__name__
     if not hasattr(sampler, "view"):
         raise ValueError(f"{name} has no model to draw: plot_surrogate is for GP, TPE and other samplers with a `view`")

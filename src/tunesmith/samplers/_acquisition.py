@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import erfcx, ndtr
 
 from tunesmith.samplers._boxes import boxes
-from tunesmith.samplers._prior import LEAST, log_prior
+from tunesmith.samplers._prior import LEAST, log_marginal, log_prior
 from tunesmith.samplers._surrogate import Surrogate
 from tunesmith.samplers.base import Bools, Floats
 from tunesmith.space import Column
@@ -31,6 +31,7 @@ OUTSIDE = -1e9  #: value outside a branch
 SURE = 1e8  #: measurements whose mean has (nearly) no noise
 FAR = 50.0  #: so many deviations away, the tail is a series
 EPSILON = 1e-15  #: least share of a box in what lies below its upper end
+DOUBT = 0.01  #: density where experts believe nothing to be, against that at their mode
 AUGMENT = 0.05  #: weight of the sum in the scalarisation of ParEGO
 
 Terms = tuple[Floats, Floats, Floats]  #: value, its derivative by the mean, and by the deviation
@@ -200,27 +201,51 @@ def drawn(model: Surrogate, points: Floats, rng: np.random.Generator, count: int
 class Belief:
     """What experts believe: ``weight`` times the logarithm of their prior (piBO, Hvarfner et al. 2022).
 
+    Here the prior is mixed with a uniform share: no point is said to be more than ``1 / DOUBT`` times less likely than
+    the mode, whatever the confidence and the number of columns, so that a wrong belief is soon outweighed.
+
     Args:
         columns: of the space.
         weight: beta / n, which fades with the number n of observations.
     """
 
     def __init__(self, columns: Sequence[Column], weight: float) -> None:
-        self.columns, self.weight = columns, weight
+        self.columns, self.weight, self.peak = columns, weight, _peak(columns)
 
     def value(self, points: Floats) -> Floats:
         """The values of points [q, d]: [q]."""
-        value: Floats = self.weight * log_prior(self.columns, points)
-        return value
+        return self._mixed(points)[0]
 
     def gradient(self, points: Floats) -> tuple[Floats, Floats]:
         """The values [q] of points [q, d], and their derivatives [q, d]."""
+        value, share = self._mixed(points)
         slopes = np.zeros_like(points)
         for j, column in enumerate(self.columns):
             if column.prior is not None and column.kind != "unordered":
                 mode, confidence = column.prior
                 slopes[:, j] = np.nan_to_num(mode - points[:, j]) / max(1 - confidence, LEAST) ** 2
-        return self.value(points), self.weight * slopes
+        return value, self.weight * share[:, None] * slopes
+
+    def _mixed(self, points: Floats) -> tuple[Floats, Floats]:
+        """The values [q], and the share [q] that the prior has in the density."""
+        believed = (1 - DOUBT) * np.exp(log_prior(self.columns, points) - self.peak)
+        density = DOUBT + believed
+        return self.weight * np.log(density), believed / density
+
+
+def _peak(columns: Sequence[Column]) -> float:
+    """Logarithm of the prior's greatest density in all branches."""
+    peaks = np.zeros(len(columns))  # by column: of itself and what depends on it
+    for j in reversed(range(len(columns))):
+        column = columns[j]
+        below = [i for i, other in enumerate(columns) if other.parent == j]
+        if below:
+            positions = (np.arange(column.levels) + 0.5) / column.levels
+            carried = [sum(peaks[i] for i in below if level in columns[i].options) for level in range(column.levels)]
+            peaks[j] = (log_marginal(column, positions) + carried).max()
+        elif column.prior is not None:
+            peaks[j] = log_marginal(column, np.array(column.prior[:1]))[0]
+    return float(sum(peaks[j] for j, column in enumerate(columns) if column.parent is None))
 
 
 class Branch:

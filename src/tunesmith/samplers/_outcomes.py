@@ -1,9 +1,15 @@
-"""One outcome of the trials as a Gaussian process that is kept up to date: a goal, a constraint, or failing."""
+"""One outcome of the trials as a Gaussian process: a goal, a constraint, or failing.
+
+What is told is only noted. Whenever there are some more observations than before, a *sample* of them is put aside, and
+to the last one hyperparameters are fitted when the process is first asked for: from a start that depends on the sample
+alone, so that it does not matter when that is. In between the posterior takes in what has come since.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,207 +19,284 @@ from tunesmith.samplers._kernel import Kernel
 from tunesmith.samplers._partial import extrapolated
 from tunesmith.samplers._surrogate import Surrogate
 from tunesmith.samplers._transform import POWERS, Transform, balanced
-from tunesmith.samplers.base import FAILED, PENDING, Floats, History, places
+from tunesmith.samplers.base import FAILED, OBSERVED, PENDING, Floats, History, Ints, places
 
 PLAIN = (1.0,)  #: the power that changes nothing
 CLEAR = 3.0  #: by so much must the logarithm of a probability be higher: 20 times as likely
-GROWTH = 1.05  #: hyperparameters are fitted anew when there are so many times more rows
-YOUNG = 40  #: up to so many rows they are also fitted from their prior's mode, and to the end
-WARM = 12  #: steps of the optimiser in a later fit, which begins where the last one ended
-FIT = 400  #: rows at most that hyperparameters are fitted to
-BULK = 1000  #: rows at most that a posterior is conditioned on, at the time of a fit
+GROWTH = 1.05  #: hyperparameters are fitted anew when there are so many times more observations
+YOUNG = 40  #: observations up to which hyperparameters are fitted from two starts
+COARSE = 100  #: observations at most to which hyperparameters are fitted at first, to the end
+FIT = 400  #: and to which they are fitted then,
+FINE = 30  #: in so many steps of the optimiser
+BULK = 1000  #: observations at most in a sample, on which the posterior stands with what has come since
+BLOCK = 32  #: of what has come since, so many at a time are taken in for good
 
 
 Kind = Literal["goal", "constraint", "failure"]
 
 
+@dataclass(frozen=True)
+class Sample:
+    """The observations that were put aside for a fit.
+
+    Attributes:
+        kernel: the covariance function that was in use.
+        ids: [n], which observations, ascending.
+        points: [n, d], or [n, d + 1] with the step.
+        values: [n], in the terms of the last rung.
+        counts: [n], how many measurements each value is the mean of.
+        every: how many observations there were to choose from.
+        arrived: how many had ever come.
+    """
+
+    kernel: Kernel
+    ids: Ints
+    points: Floats
+    values: Floats
+    counts: Floats
+    every: int
+    arrived: int
+
+
+class Fit(NamedTuple):
+    """Hyperparameters, and the powers that the transform of the values may take."""
+
+    theta: Floats
+    powers: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What is believed now.
+
+    Attributes:
+        surrogate: the process of the transformed values.
+        rows: [k] of the history: the configurations on which it stands.
+        means: [k], what it says of these, at the last rung.
+        transform: of a goal's values at the last rung; other outcomes have none.
+        limit: the transformed value up to which a constraint holds, or a trial does not fail.
+    """
+
+    surrogate: Surrogate
+    rows: Ints
+    means: Floats
+    transform: Transform | None
+    limit: float
+
+
 class Outcome:
-    """A model of one outcome. It changes in ``learn`` alone, so that it follows from the log.
+    """A model of one outcome. ``learn`` notes what has changed; all else follows from that, when it is asked for.
 
     A goal or a constraint is learned from all observations: where there are several rungs, a configuration has one at
     each that it has reached, and the process goes over configurations and the logarithm of the step. What it says is
     what holds at the last rung. Failing is learned from configurations.
 
-    Where only values have changed, the posterior waits until it is asked for: a population tells often and asks seldom.
-
-    Attributes:
-        transform: from the outcome's values at the last rung, of a goal.
-        limit: the transformed value up to which a constraint holds, or a trial does not fail.
+    What is worked out is kept: the fit to the sample, the posterior of the observations that came in whole blocks, and
+    that of all. Each is a function of the history and the sample, whatever was asked for before.
     """
 
     def __init__(self, history: History, kernel: Kernel, kind: Kind, index: int = 0) -> None:
         self.history, self.kernel, self.kind = history, kernel, kind
         self.column = index + (len(history.goals) if kind == "constraint" else 0)
-        self.transform: Transform
-        self.limit = 0.0
-        self._of: dict[int, list[int]] = {}  # by row: its observations, by ascending steps; of failing, the row itself
-        self._every: dict[int, None] = {}  # all of them, in the order in which they came
-        self._chosen: list[int] = []  # those on which the posterior is conditioned
-        self._rungs: list[int] = []  # the steps at which they are
-        self._posterior: Surrogate | None = None
-        self._changed = False  # whether what the posterior is conditioned on has other values since
-        self._current: Surrogate | None = None  # if so: the posterior of these, once it was asked for
-        self._next = 2  # observations at which to fit again
-        self._powers: tuple[float, ...] = PLAIN
-        self._thetas: dict[tuple[float, ...], Floats] = {}  # of the last fit, by the powers that the transform may take
+        self._settled: list[int] = []  # of failing: the row of each observation that has ever come
+        self._place: dict[int, int] = {}  # of failing: by row that has a result: its observation
+        self._sample: Sample | None = None
+        self._fitted: tuple[Sample, Fit] | None = None
+        self._built: tuple[int, Surrogate] | None = None
+        self._posterior: Posterior | None = None
 
-    @property
-    def rows(self) -> list[int]:
-        """Of the history: the configurations on which the posterior is conditioned."""
-        return list(dict.fromkeys(self._rows(self._chosen).tolist()))
+    # -- what is noted ------------------------------------------------------------------------------------------------
 
-    @property
-    def surrogate(self) -> Surrogate | None:
-        """The posterior of the transformed values, None before there are two observations."""
-        if self._posterior is None or not self._changed:
-            return self._posterior
-        if self._current is None:
-            self._current = self._conditioned(self._posterior.theta)
-        return self._current
+    def learn(self, row: int) -> None:
+        """Note that a row was asked for or observed, has failed, or has changed its values."""
+        if self.kind == "failure":
+            self._settle(row)
+        elif self.history.status[row] == PENDING:
+            return
+        self._posterior = None
+        several = self.kind != "failure" and len(self.history.rungs) > 1
+        if several != self.kernel.steps:
+            self.kernel = Kernel(self.kernel.columns, self.kernel.warp, several)
+            self._sample = None
+        if self._outgrown(row):
+            self._put_aside()
 
-    def fitted(self) -> Floats:
-        """Posterior means at the rows, at the last rung: [n]. With one rung by the normal equations."""
-        surrogate = self.surrogate
-        assert surrogate is not None
-        if self.kernel.steps:
-            return surrogate.means(self.history.points[self.rows])
-        means: Floats = surrogate.y - surrogate.noise / surrogate.counts * surrogate.weights
-        return means
+    def _settle(self, row: int) -> None:
+        """Of failing: a row has a result, or none any more."""
+        if self.history.status[row] == PENDING:
+            self._place.pop(row, None)
+        elif row not in self._place:
+            self._place[row] = len(self._settled)
+            self._settled.append(row)
+
+    def _outgrown(self, row: int) -> bool:
+        """Whether a fit to the sample does no longer do: so many observations have come since, or are gone."""
+        failing = self.kind == "failure"
+        live = len(self._place) if failing else self.history.live
+        if self._sample is None:
+            return live >= 2
+        if failing and self.history.status[row] == FAILED and not (self._sample.values > 0).any():
+            return True
+        come = (len(self._settled) if failing else self.history.seen) - self._sample.arrived
+        gone = self._sample.every + come - live
+        return self._sample.every + max(come, gone) >= self._sample.every * GROWTH
+
+    def _put_aside(self) -> None:
+        """A new sample of the observations as they are now."""
+        ids = self._ids()
+        chosen = ids[_spread(self._merits(ids), BULK)]
+        arrived = len(self._settled) if self.kind == "failure" else self.history.seen
+        points, values, counts = self._points(chosen), self._values(chosen), self._counts(chosen)
+        self._sample = Sample(self.kernel, chosen, points, values, counts, len(ids), arrived)
+
+    # -- observations -------------------------------------------------------------------------------------------------
+
+    def _ids(self) -> Ints:
+        """The observations that count now, in the order in which they came."""
+        if self.kind == "failure":
+            return np.array(sorted(self._place.values()), dtype=np.int64)
+        return np.flatnonzero(self.history.seen_counts)
+
+    def _rows(self, ids: Ints) -> Ints:
+        """The rows of observations."""
+        if self.kind == "failure":
+            return np.array(self._settled, dtype=np.int64)[ids]
+        rows: Ints = self.history.seen_rows[ids]
+        return rows
+
+    def _points(self, ids: Ints) -> Floats:
+        """The points of observations; where there are several rungs, each with its step."""
+        points: Floats = self.history.points[self._rows(ids)]
+        if not self.kernel.steps:
+            return points
+        return np.column_stack([points, np.log(self.history.seen_steps[ids] / self.history.rungs[-1])])
+
+    def _values(self, ids: Ints) -> Floats:
+        """The values of observations, in the terms of the last rung."""
+        if self.kind == "failure":
+            return np.where(self.history.status[self._rows(ids)] == FAILED, 1.0, -1.0)
+        return extrapolated(self.history, self.column, ids).values
+
+    def _counts(self, ids: Ints) -> Floats:
+        """How many measurements the values of observations are the mean of."""
+        counts = self.history.counts[self._rows(ids)] if self.kind == "failure" else self.history.seen_counts[ids]
+        return np.maximum(counts, 1).astype(np.float64)
+
+    def _merits(self, ids: Ints) -> Floats:
+        """Of which the least are the best observations: for all goals the same ones."""
+        if self.kind != "goal":
+            return self._values(ids)
+        distinct, where = np.unique(self._rows(ids), return_inverse=True)
+        return places(self.history, distinct)[where].astype(np.float64)
 
     def latest(self) -> Floats:
         """The last value of every configuration that has one, in the terms of the last rung, in the order of asking."""
-        return self._values([self._of[row][-1] for row in sorted(self._of)])
+        return self._values(self.history.last[self.history.status == OBSERVED])
 
-    def learn(self, row: int) -> None:
-        """Take in a row that was observed, has failed, or has changed its values."""
-        before, now = self._of.pop(row, []), self._observations(row)
-        if now:
-            self._of[row] = now
-        gone, fresh = ([i for i in some if i not in others] for some, others in ((before, now), (now, before)))
-        for i in gone:
-            del self._every[i]
-        self._every.update(dict.fromkeys(fresh))
-        if not gone and not fresh and (not now or (self._posterior is not None and not set(now) & set(self._chosen))):
-            return
-        self._current = None
-        anew = self._stepped() or bool(gone)
-        if len(self._every) < 2 or (self.kind == "failure" and not (self.history.status == FAILED).any()):
-            self._posterior = None
-        elif self._posterior is None or anew or len(self._every) >= self._next:
-            self._fit()
-        elif fresh:
-            self._extend(fresh)
+    # -- what follows -------------------------------------------------------------------------------------------------
+
+    @property
+    def posterior(self) -> Posterior | None:
+        """What is believed now, None before there are two observations."""
+        if self._posterior is None:
+            self._posterior = self._believed()
+        return self._posterior
+
+    @one_thread
+    def _believed(self) -> Posterior | None:
+        sample = self._sample
+        if sample is None or (self.kind == "failure" and not (self.history.status == FAILED).any()):
+            return None
+        every = self._ids()
+        old, new = every[np.isin(every, sample.ids)], every[every >= sample.arrived]
+        ids = np.concatenate([old, new])
+        if len(ids) < 2:
+            return None
+        theta, powers = self._fit(sample)
+        y, transform, limit = self._transformed(self._values(ids), powers)
+        surrogate = self._conditioned(theta, len(old), self._points(ids), y, self._counts(ids))
+        rows = np.array(list(dict.fromkeys(self._rows(ids).tolist())), dtype=np.int64)
+        if self.kernel.steps:
+            means = surrogate.means(self.history.points[rows])
+        else:  # by the normal equations
+            means = y - surrogate.noise / surrogate.counts * surrogate.weights
+        return Posterior(surrogate, rows, means, transform, limit)
+
+    def _conditioned(self, theta: Floats, old: int, points: Floats, y: Floats, counts: Floats) -> Surrogate:
+        """The posterior: that of the old ones, extended by blocks of the new ones and then by the rest.
+
+        The blocks do not depend on when it was asked for, and neither do the roundings.
+        """
+        built = self._built
+        if built is not None and built[0] == old and _begins(built[1], theta, points, counts):
+            surrogate = built[1]
         else:
-            self._changed = True
+            surrogate = Surrogate.condition(self.kernel, theta, points[:old], y[:old], counts[:old])
+        for end in range(len(surrogate.points) + BLOCK, len(points) + 1, BLOCK):
+            surrogate = surrogate.extend(points[end - BLOCK : end], y[:end], counts[:end])
+        self._built = old, surrogate
+        return surrogate.extend(points[len(surrogate.points) :], y, counts)
 
-    def _observations(self, row: int) -> list[int]:
-        """What there is of a row, by ascending steps; none while it is pending."""
-        status = self.history.status[row]
-        if self.kind == "failure":
-            return [] if status == PENDING else [row]
-        seen = self.history.observations(row)
-        return [seen[step] for step in sorted(seen)]
-
-    def _stepped(self) -> bool:
-        """Look at the rungs. Whether there are several now where there was one, or the reverse."""
-        if self.kind == "failure":
-            return False
-        rungs = self.history.rungs
-        self._changed = self._changed or rungs[-1:] != self._rungs[-1:]
-        self._rungs = rungs
-        if (several := len(rungs) > 1) == self.kernel.steps:
-            return False
-        self.kernel, self._thetas = Kernel(self.kernel.columns, self.kernel.warp, several), {}
-        return True
-
-    def _rows(self, chosen: list[int]) -> NDArray[np.int64]:
-        """The rows of observations."""
-        every = np.array(chosen, dtype=np.int64)
-        rows: NDArray[np.int64] = every if self.kind == "failure" else self.history.seen_rows[every]
-        return rows
-
-    def _points(self, chosen: list[int]) -> Floats:
-        """The points of observations; where there are several rungs, each with its step."""
-        points: Floats = self.history.points[self._rows(chosen)]
-        if not self.kernel.steps:
-            return points
-        return np.column_stack([points, np.log(self.history.seen_steps[chosen] / self._rungs[-1])])
-
-    def _values(self, chosen: list[int]) -> Floats:
-        """The values of observations, in the terms of the last rung."""
-        if self.kind == "failure":
-            return np.where(self.history.status[chosen] == FAILED, 1.0, -1.0)
-        return extrapolated(self.history, self.column, np.array(chosen, dtype=np.int64)).values
-
-    def _merits(self, chosen: list[int]) -> Floats:
-        """Of which the least are the best observations: for all goals the same ones."""
+    def _transformed(self, values: Floats, powers: tuple[float, ...]) -> tuple[Floats, Transform | None, float]:
+        """The values in the surrogate's units, by which transform if it is a goal, and where the limit is."""
         if self.kind == "goal":
-            rows = self._rows(chosen).tolist()
-            distinct = list(dict.fromkeys(rows))
-            place = dict(zip(distinct, places(self.history, distinct).tolist(), strict=True))
-            return np.array([place[row] for row in rows], dtype=np.float64)
-        return self._values(chosen)
-
-    def _transformed(self) -> Floats:
-        values = self._values(self._chosen)
-        if self.kind == "failure":
-            return values
+            transform = Transform.fit(values, powers)
+            return transform.apply(values), transform, 0.0
         if self.kind == "constraint":
-            values, self.limit = balanced(values)
-            return values
-        self.transform = Transform.fit(values, self._powers)
-        return self.transform.apply(values)
+            y, limit = balanced(values)
+            return y, None, limit
+        return values, None, 0.0
 
-    @one_thread
-    def _extend(self, fresh: list[int]) -> None:
-        """The same hyperparameters, a few observations more."""
-        assert self._posterior is not None
-        self._chosen += fresh
-        if self._changed:
-            self._posterior, self._changed = self._conditioned(self._posterior.theta), False
-        else:
-            self._posterior = self._posterior.extend(self._points(fresh), self._transformed(), self._counts())
-
-    def _conditioned(self, theta: Floats) -> Surrogate:
-        y = self._transformed()
-        return Surrogate.condition(self.kernel, theta, self._points(self._chosen), y, self._counts())
-
-    @one_thread
-    def _fit(self) -> None:
-        """New hyperparameters, from those of before; and new observations where there are too many.
+    def _fit(self, sample: Sample) -> Fit:
+        """Hyperparameters for a sample.
 
         Values are transformed by a power if this makes them clearly likelier under the process.
         """
-        every = list(self._every)
-        self._chosen = [every[i] for i in _spread(self._merits(every), BULK)]
-        self._next = math.ceil(len(every) * GROWTH)
+        if self._fitted is not None and self._fitted[0] is sample:
+            return self._fitted[1]
         likeliest = -math.inf
         for powers in (PLAIN, POWERS) if self.kind == "goal" else (PLAIN,):
-            self._powers = powers
-            evidence, theta = self._tuned()
-            self._thetas[powers] = theta
-            if evidence > likeliest + CLEAR:
-                likeliest, best = evidence, powers
-        self._powers = best
-        self._posterior, self._changed = self._conditioned(self._thetas[best]), False
+            y, transform, _ = self._transformed(sample.values, powers)
+            some = _spread(y, FIT)
+            surrogate = _coarse(sample, y, some)
+            jacobian = 0.0 if transform is None else float(transform.log_slopes(sample.values[some]).sum())
+            if surrogate.evidence + jacobian > likeliest + CLEAR:
+                likeliest = surrogate.evidence + jacobian
+                best, chosen = surrogate, powers
+        fit = Fit(_fine(best), chosen)
+        self._fitted = sample, fit
+        return fit
 
-    def _tuned(self) -> tuple[float, Floats]:
-        """The likeliest hyperparameters for the values as they are transformed now, and how likely both are."""
-        values, y = self._values(self._chosen), self._transformed()
-        some = _spread(y, FIT)
-        before = self._thetas.get(self._powers)
-        anew = before is None or len(some) <= YOUNG
-        fitted = Surrogate.fit(
-            self.kernel, self._points(self._chosen)[some], y[some], self._counts()[some], before,
-            restarts=1 if anew else 0, iterations=50 if anew else WARM,
-        )  # fmt: skip
-        jacobian = float(self.transform.log_slopes(values[some]).sum()) if self.kind == "goal" else 0.0
-        return fitted.evidence + jacobian, fitted.theta
 
-    def _counts(self) -> Floats:
-        source = self.history.counts if self.kind == "failure" else self.history.seen_counts
-        counts: Floats = np.maximum(source[self._chosen], 1).astype(np.float64)
-        return counts
+def _coarse(sample: Sample, y: Floats, some: NDArray[np.intp]) -> Surrogate:
+    """The posterior of some values of a sample, with the likeliest hyperparameters for a few of these.
+
+    The search for them begins at their prior's mode, and where there are few values also beside it.
+    """
+    few = _spread(y, COARSE)
+    restarts = 2 if len(y) <= YOUNG else 1
+    found = Surrogate.fit(sample.kernel, sample.points[few], y[few], sample.counts[few], restarts=restarts)
+    if len(some) == len(few):
+        return found
+    return Surrogate.condition(sample.kernel, found.theta, sample.points[some], y[some], sample.counts[some])
+
+
+def _fine(found: Surrogate) -> Floats:
+    """The likeliest hyperparameters for all values of a posterior, from those it has."""
+    if len(found.y) <= COARSE:
+        return found.theta
+    again = Surrogate.fit(found.kernel, found.points, found.y, found.counts, found.theta, restarts=0, iterations=FINE)
+    return again.theta
+
+
+def _begins(surrogate: Surrogate, theta: Floats, points: Floats, counts: Floats) -> bool:
+    """Whether this is the posterior at these hyperparameters of the first of some observations."""
+    n = len(surrogate.points)
+    return (
+        np.array_equal(surrogate.theta, theta)
+        and np.array_equal(surrogate.points, points[:n], equal_nan=True)
+        and np.array_equal(surrogate.counts, counts[:n])
+    )
 
 
 def _spread(values: Floats, most: int) -> NDArray[np.intp]:

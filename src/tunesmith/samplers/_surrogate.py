@@ -132,14 +132,15 @@ class Surrogate:
         together = np.concatenate([self.points, self.kernel.complete(points)])
         if not np.array_equal(counts[:n], self.counts):
             return Surrogate.condition(self.kernel, self.theta, together, y_all, counts)
+        if not k:
+            return replace(self, y=y_all, weights=_solve(self.factor, y_all))
         scaled = self._place(points)
         corner = _forward(self.factor, self.kernel.covariance(self.theta, self.scaled, scaled))
         rest = self.kernel.covariance(self.theta, scaled, scaled) - corner.T @ corner
         rest.flat[:: k + 1] += self.noise / counts[n:]
         factor = np.zeros((n + k, n + k), order="F")
         factor[:n, :n], factor[n:, :n] = self.factor, corner.T
-        if k:
-            factor[n:, n:] = _cholesky(rest, self.kernel.variance(self.theta))
+        factor[n:, n:] = _cholesky(rest, self.kernel.variance(self.theta))
         features = np.concatenate([self.scaled, scaled])
         return replace(
             self, points=together, y=y_all, counts=counts, scaled=features, factor=factor, weights=_solve(factor, y_all)

@@ -23,18 +23,21 @@ TRIALS = 1000  #: and for so many trials
 
 @dataclass
 class State:
-    """The events so far, the jobs that are out, and the folded state of the sampler in charge."""
+    """The events so far, and the jobs that are out; and the state of the sampler in charge, as far as it was needed.
+
+    A sampler is folded when it is asked. One that is not in charge any more, or that nobody asks, costs nothing.
+    """
 
     space: Space
     goals: Sequence[Goal]
     constraints: Sequence[Constraint]
+    duplicates: bool
     seed: int
-    sampler: Sampler[Any]
-    inner: Any = None
     events: list[Event] = field(default_factory=list)
     running: dict[int, int] = field(default_factory=dict)  #: by trial: the step where its job ends
     trials: int = 0
     busiest: int = 0  #: most jobs that were out at once
+    folded: tuple[Sampler[Any], Any, int] | None = None  #: a sampler, its state, and how many events this has been told
 
 
 class Auto(msgspec.Struct, frozen=True):
@@ -56,15 +59,18 @@ class Auto(msgspec.Struct, frozen=True):
         return GP(), "there are at most " + ", ".join(f"{limit:,} {what}" for what, limit in limits.items())
 
     def init(
-        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+        self,
+        space: Space,
+        goals: Sequence[Goal],
+        rng: np.random.Generator,
+        constraints: Sequence[Constraint] = (),
+        duplicates: bool = False,
     ) -> State:
-        """The first sampler, before the first event."""
-        state = State(space, tuple(goals), tuple(constraints), int(rng.integers(2**63)), self.choose(space, goals)[0])
-        self._begin(state)
-        return state
+        """Nothing has happened yet."""
+        return State(space, tuple(goals), tuple(constraints), duplicates, int(rng.integers(2**63)))
 
     def tell(self, state: State, event: Event) -> State:
-        """Fold the event; where another sampler takes over, all events into this one."""
+        """Keep the event, and count the jobs that are out."""
         state.events.append(event)
         if type(event) is Asked:
             state.trials = max(state.trials, event.trial + 1)
@@ -72,20 +78,23 @@ class Auto(msgspec.Struct, frozen=True):
             state.busiest = max(state.busiest, len(state.running))
         elif type(event) is Failed or (type(event) is Told and event.step >= state.running.get(event.trial, 0)):
             state.running.pop(event.trial, None)
-        sampler, _ = self.choose(state.space, state.goals, state.trials, state.busiest)
-        if sampler == state.sampler:
-            state.inner = sampler.tell(state.inner, event)
-        else:
-            state.sampler = sampler
-            self._begin(state)
         return state
 
     def ask(self, state: State, rng: np.random.Generator, until: int = 1) -> Point | None:
         """What the sampler in charge proposes."""
-        return state.sampler.ask(state.inner, rng, until)
+        sampler, inner = self.in_charge(state)
+        return sampler.ask(inner, rng, until)
 
-    def _begin(self, state: State) -> None:
-        rng = np.random.default_rng(state.seed)
-        state.inner = state.sampler.init(state.space, state.goals, rng, state.constraints)
-        for event in state.events:
-            state.inner = state.sampler.tell(state.inner, event)
+    def in_charge(self, state: State) -> tuple[Sampler[Any], Any]:
+        """The sampler in charge, and its state after all events."""
+        sampler, _ = self.choose(state.space, state.goals, state.trials, state.busiest)
+        folded, state.folded = state.folded, None  # where an exception ends the fold, it begins anew the next time
+        if folded is None or folded[0] != sampler:
+            rng = np.random.default_rng(state.seed)
+            inner = sampler.init(state.space, state.goals, rng, state.constraints, state.duplicates)
+            folded = sampler, inner, 0
+        _, inner, told = folded
+        for event in state.events[told:]:
+            inner = sampler.tell(inner, event)
+        state.folded = sampler, inner, len(state.events)
+        return sampler, inner

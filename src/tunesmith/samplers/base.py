@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +22,8 @@ S = TypeVar("S")
 Point = NDArray[np.float64]  #: [d], one number in [0, 1] a column of the space, NaN where a branch is not taken
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Values = tuple[float, ...]  #: losses, then excesses, of one trial at one step
 
 
 class Sampler(Protocol[S]):
@@ -205,6 +209,7 @@ def switches(columns: Sequence[Column]) -> list[int]:
 
 
 PENDING, OBSERVED, FAILED = 0, 1, 2
+GREATEST = 1e300  #: variances are clipped to it
 APART = 1.4  #: a step is a rung of a configuration if it is by this factor greater than the rung before
 
 
@@ -260,58 +265,120 @@ class History:
     fidelities too). A trial that goes on keeps its values meanwhile. Forks are left out: their values owe more to the
     weights that they began with.
 
-    Attributes, one row a configuration in the order in which they were asked (views, not to be written):
-        points: [n, d] in the unit cube, NaN where a branch is not taken.
-        losses: [n, m], to be minimised, at the last step at which a job was done, NaN until observed.
-        excess: [n, c], by how much each outcome constraint is broken there (negative: slack), NaN until observed.
-        steps: [n], the training step of the values.
-        counts: [n], how many trials the values are the mean of.
-        status: [n], ``PENDING``, ``OBSERVED`` or ``FAILED``.
-        last: [n], the observation at the last rung, where observed.
+    What is told of a job on its way is looked at when the job is done, so that it does not matter into how many reports
+    the same values are cut.
 
-    Attributes, one row an observation, which is a configuration at a rung, in the order of the first value (views too):
-        seen_rows: [N], the row of the configuration.
-        seen_steps: [N], the step.
-        seen_values: [N, m + c], losses and excess.
-        seen_counts: [N], how many trials they are the mean of; 0 where all have failed since.
+    Args:
+        space: where the configurations come from.
+        goals, constraints: what is learned.
+        duplicates: whether a configuration may be proposed again; then none is ``known``.
+
+    Its arrays are views, not to be written. Some have a row for each of n configurations, in the order in which they
+    were asked; those called ``seen`` have one for each of N observations, in the order of the first value. An
+    observation is a configuration at a rung.
+
+    Attributes:
+        size, seen: n and N.
+        rungs: the steps at which there are observations now, ascending (not to be written).
+        live: how many observations count now.
     """
 
     def __init__(
-        self, space: Space, goals: Sequence[Goal], constraints: Sequence[Constraint] = (), duplicates: bool = False
+        self,
+        space: Space,
+        goals: Sequence[Goal],
+        constraints: Sequence[Constraint] = (),
+        duplicates: bool = False,
     ) -> None:
         self.space, self.goals, self.constraints = space, tuple(goals), tuple(constraints)
         self.duplicates = duplicates
-        self.size = self.seen = 0
-        width = len(goals) + len(self.constraints)
-        self._points, self._values = np.empty((16, len(space.columns))), np.empty((16, width))
-        self._steps, self._counts, self._last = np.zeros((3, 16), dtype=np.int64)
-        self._status = np.zeros(16, dtype=np.uint8)
-        self._seen_rows, self._seen_steps, self._seen_counts = np.zeros((3, 16), dtype=np.int64)
-        self._seen_values = np.empty((16, width))
+        self.size = self.seen = self.live = 0
+        self.rungs: list[int] = []
+        width = len(self.goals) + len(self.constraints)
+        self._points: Floats = np.empty((16, len(space.columns)))
+        self._values: Floats = np.empty((16, width))
+        self._steps: Ints = np.zeros(16, dtype=np.int64)
+        self._counts: Ints = np.zeros(16, dtype=np.int64)
+        self._scatter: Floats = np.zeros((16, width if duplicates else 0))
+        self._last: Ints = np.zeros(16, dtype=np.int64)
+        self._status: NDArray[np.uint8] = np.zeros(16, dtype=np.uint8)
+        self._seen_rows: Ints = np.zeros(16, dtype=np.int64)
+        self._seen_steps: Ints = np.zeros(16, dtype=np.int64)
+        self._seen_counts: Ints = np.zeros(16, dtype=np.int64)
+        self._seen_values: Floats = np.empty((16, width))
         self._rows: dict[bytes, int] = {}
         self._row_of: dict[int, int] = {}  # by trial
         self._until: dict[int, int] = {}  # by trial: where its job ends
-        self._passed: dict[int, dict[int, Floats]] = {}  # by trial that is out, and step: values at rungs on its way
-        self._trials: list[dict[int, dict[int, Floats]]] = []  # by row, trial and step: values; a failed trial has none
+        self._on_the_way: dict[int, list[Told]] = {}  # by trial that is out: what it was told before the end of its job
+        self._curves: dict[int, dict[int, Values]] = {}  # by trial and step: values; a failed trial has none
+        self._trials: list[tuple[int, ...]] = []  # by row: those with values, or failed, in the order of the first ones
         self._seen: list[dict[int, int]] = []  # by row and step: which observation
-        self._rungs: Counter[int] = Counter()  # by step: how many observations
-
-    points = property(lambda self: self._points[: self.size])
-    losses = property(lambda self: self._values[: self.size, : len(self.goals)])
-    excess = property(lambda self: self._values[: self.size, len(self.goals) :])
-    steps = property(lambda self: self._steps[: self.size])
-    counts = property(lambda self: self._counts[: self.size])
-    status = property(lambda self: self._status[: self.size])
-    last = property(lambda self: self._last[: self.size])
-    seen_rows = property(lambda self: self._seen_rows[: self.seen])
-    seen_steps = property(lambda self: self._seen_steps[: self.seen])
-    seen_values = property(lambda self: self._seen_values[: self.seen])
-    seen_counts = property(lambda self: self._seen_counts[: self.seen])
+        self._sizes: Counter[int] = Counter()  # by rung: how many observations
 
     @property
-    def rungs(self) -> list[int]:
-        """The steps at which there are observations now, ascending."""
-        return sorted(self._rungs)
+    def points(self) -> Floats:
+        """[n, d] in the unit cube, NaN where a branch is not taken."""
+        return self._points[: self.size]
+
+    @property
+    def losses(self) -> Floats:
+        """[n, m], to be minimised, at the last step at which a job was done, NaN until observed."""
+        return self._values[: self.size, : len(self.goals)]
+
+    @property
+    def excess(self) -> Floats:
+        """[n, c], by how much each outcome constraint is broken there (negative: slack), NaN until observed."""
+        return self._values[: self.size, len(self.goals) :]
+
+    @property
+    def steps(self) -> Ints:
+        """[n], the training step of the values."""
+        return self._steps[: self.size]
+
+    @property
+    def counts(self) -> Ints:
+        """[n], how many trials the values are the mean of."""
+        return self._counts[: self.size]
+
+    @property
+    def scatter(self) -> Floats:
+        """[n, m + c], the variance of the values over these trials; only kept where duplicates are wanted."""
+        return self._scatter[: self.size]
+
+    @property
+    def status(self) -> NDArray[np.uint8]:
+        """[n], ``PENDING``, ``OBSERVED`` or ``FAILED``."""
+        return self._status[: self.size]
+
+    @property
+    def last(self) -> Ints:
+        """[n], the observation at the last rung, where observed."""
+        return self._last[: self.size]
+
+    @property
+    def seen_rows(self) -> Ints:
+        """[N], the row of the configuration."""
+        return self._seen_rows[: self.seen]
+
+    @property
+    def seen_steps(self) -> Ints:
+        """[N], the step."""
+        return self._seen_steps[: self.seen]
+
+    @property
+    def seen_values(self) -> Floats:
+        """[N, m + c], losses and excess."""
+        return self._seen_values[: self.seen]
+
+    @property
+    def seen_counts(self) -> Ints:
+        """[N], how many trials the values are the mean of; 0 where all have failed since."""
+        return self._seen_counts[: self.seen]
+
+    @property
+    def trials(self) -> int:
+        """How many trials were asked for, repeats among them."""
+        return len(self._row_of)
 
     def rung(self, step: int) -> Rung:
         """The observations at a step."""
@@ -324,7 +391,7 @@ class History:
 
         NaN where there is none.
         """
-        table = np.full((self.size, len(self._rungs)), np.nan)
+        table = np.full((self.size, len(self.rungs)), np.nan)
         there = np.flatnonzero(self.seen_counts)
         at = np.searchsorted(self.rungs, self.seen_steps[there])
         table[self.seen_rows[there], at] = self.seen_values[there, outcome]
@@ -335,25 +402,24 @@ class History:
         return self._seen[row]
 
     def known(self, points: Floats) -> Bools:
-        """Which of the points [k, d], as ``space.snap`` gives them, are not to be proposed again: [k].
+        """Which of the points [k, d], as ``space.snap`` gives them, need not be proposed any more: [k].
 
-        Those that stand in the history; none with ``duplicates``.
+        Those that stand in the history; none where duplicates are wanted.
         """
-        if self.duplicates:
-            return np.zeros(len(points), dtype=np.bool_)
+        return np.zeros(len(points), dtype=np.bool_) if self.duplicates else self.tried(points)
+
+    def tried(self, points: Floats) -> Bools:
+        """Which of the points [k, d], as ``space.snap`` gives them, stand in the history: [k]."""
         return np.array([point.tobytes() in self._rows for point in points], dtype=np.bool_)
 
     def tell(self, event: Event) -> int | None:
         """Fold an event. Returns the row whose values or status it has changed, if it has."""
-        if type(event) is Asked:
-            return self._asked(event)
         if type(event) is Told:
             return self._told(event)
+        if type(event) is Asked:
+            return self._asked(event)
         if type(event) is Failed and event.trial in self._row_of:
-            row = self._row_of[event.trial]
-            before = [step for own in self._trials[row].values() for step in own]
-            self._trials[row][event.trial] = {}
-            return self._settle(row, before)
+            return self._failed(event.trial)
         return None
 
     def _asked(self, event: Asked) -> int | None:
@@ -370,78 +436,134 @@ class History:
                 self._status[row] = PENDING
                 return row
             return None
-        self._room(row, "_points", "_values", "_steps", "_counts", "_status", "_last")
+        if row == len(self._status):
+            self._points, self._values = longer(self._points), longer(self._values)
+            self._steps, self._counts, self._last = longer(self._steps), longer(self._counts), longer(self._last)
+            self._status, self._scatter = longer(self._status), longer(self._scatter)
         self._points[row] = point
         self._values[row] = np.nan
-        self._trials.append({})
+        self._trials.append(())
         self._seen.append({})
         self.size += 1
         return row
 
     def _told(self, event: Told) -> int | None:
-        row = self._row_of.get(event.trial)
+        trial = event.trial
+        row = self._row_of.get(trial)
         if row is None:
             return None
-        passed = self._passed.setdefault(event.trial, {})
-        if not self.space.fidelities:  # otherwise what is told on the way is worth more than what is told at the rung
-            for step in self._rungs:
-                if event.start < step <= event.step and np.isfinite(values := self._valued(event, step)).all():
-                    passed[step] = values
-        if event.step < self._until[event.trial]:
+        until = event.step
+        if until < self._until[trial]:
+            self._on_the_way.setdefault(trial, []).append(event)
             return None
-        passed[event.step] = self._valued(event, event.step)
-        self._trials[row].setdefault(event.trial, {}).update(self._passed.pop(event.trial))
-        return self._settle(row, passed)
+        reports = [*self._on_the_way.pop(trial, ()), event]
+        values = {step: self._at(reports, step) for step in self._passed(reports, until)}
+        values = {step: found for step, found in values.items() if np.isfinite(found).all()}
+        values[until] = self._at(reports, until)
+        if trial in self._curves:
+            self._curves[trial].update(values)
+        else:
+            self._curves[trial] = values
+            self._trials[row] += (trial,)
+        return self._settle(row, values)
 
-    def _valued(self, event: Told, step: int) -> Floats:
-        """The losses and excesses at a step of a report."""
-        at = step - event.start - 1
-        rules = [(event.metrics[rule.metric][at], rule.at_most) for rule in self.constraints]
-        over = [np.nan if value is None else value - at_most for value, at_most in rules]
-        return np.array([*losses(self.goals, event.metrics, at), *over])
+    def _passed(self, reports: Sequence[Told], until: int) -> list[int]:
+        """The rungs before the end of a job whose values can be compared with what was told of it on its way.
+
+        None where there are fidelities: then what is told on the way is worth more than what is told at the rung.
+        """
+        if self.space.fidelities:
+            return []
+        start = min(report.start for report in reports)
+        return self.rungs[bisect_right(self.rungs, start) : bisect_left(self.rungs, until)]
+
+    def _at(self, reports: Sequence[Told], step: int) -> Values:
+        """The losses and excesses at a step, from the latest of the reports that has it; NaN where none has."""
+        for report in reversed(reports):
+            if report.start < step <= report.step:
+                at = step - report.start - 1
+                values = losses(self.goals, report.metrics, at)
+                if not self.constraints:
+                    return values
+                told = [report.metrics[rule.metric][at] for rule in self.constraints]
+                limits = [rule.at_most for rule in self.constraints]
+                over = [math.nan if x is None else x - limit for x, limit in zip(told, limits, strict=True)]
+                return *values, *over
+        return (math.nan,) * (len(self.goals) + len(self.constraints))
+
+    def _failed(self, trial: int) -> int:
+        row = self._row_of[trial]
+        self._on_the_way.pop(trial, None)
+        before = [step for other in self._trials[row] for step in self._curves[other]]
+        if trial not in self._curves:
+            self._trials[row] += (trial,)
+        self._curves[trial] = {}
+        return self._settle(row, before)
 
     def _settle(self, row: int, changed: Iterable[int]) -> int:
         """The values of a row from those of its trials, of which some have changed at these steps."""
         for step in sorted(changed):
             self._observe(row, step)
-        reached = [step for own in self._trials[row].values() for step in own]
+        reached = [step for trial in self._trials[row] for step in self._curves[trial]]
         if not reached:
             self._status[row], self._values[row], self._counts[row] = FAILED, np.nan, 0
             return row
         step = max(reached)
+        values = self._told_at(row, step)
         self._status[row], self._steps[row] = OBSERVED, step
-        self._values[row], self._counts[row] = self._mean(row, step)
+        self._values[row], self._counts[row] = mean(values), len(values)
+        if self.duplicates:
+            with np.errstate(over="ignore"):
+                self._scatter[row] = np.minimum(np.var(values, axis=0), GREATEST)
         self._last[row] = self._seen[row][max(self._seen[row])]
         return row
 
-    def _mean(self, row: int, step: int) -> tuple[Floats, int]:
-        """The mean of what the trials of a row have at a step, and of how many."""
-        values = [own[step] for own in self._trials[row].values() if step in own]
-        mean: Floats = values[0] if len(values) == 1 else np.mean(values, axis=0)
-        return mean, len(values)
+    def _told_at(self, row: int, step: int) -> list[Values]:
+        """What the trials of a row have at a step."""
+        curves = [self._curves[trial] for trial in self._trials[row]]
+        return [curve[step] for curve in curves if step in curve]
 
     def _observe(self, row: int, step: int) -> None:
         """Take in what the trials of a row have at a step now."""
         seen = self._seen[row]
-        if not any(step in own for own in self._trials[row].values()):
+        values = self._told_at(row, step)
+        if not values:
             if step in seen:
                 self._seen_counts[seen.pop(step)] = 0
-                self._rungs -= Counter([step])
+                self._count(step, -1)
             return
         if step not in seen:
             if any(rung < step < APART * rung for rung in seen):
                 return
-            self._room(self.seen, "_seen_rows", "_seen_steps", "_seen_values", "_seen_counts")
+            if self.seen == len(self._seen_rows):
+                self._seen_rows, self._seen_steps = longer(self._seen_rows), longer(self._seen_steps)
+                self._seen_values, self._seen_counts = longer(self._seen_values), longer(self._seen_counts)
             self._seen_rows[self.seen], self._seen_steps[self.seen] = row, step
-            self._rungs[step] += 1
             seen[step] = self.seen
             self.seen += 1
+            self._count(step, 1)
         at = seen[step]
-        self._seen_values[at], self._seen_counts[at] = self._mean(row, step)
+        self._seen_values[at], self._seen_counts[at] = mean(values), len(values)
 
-    def _room(self, index: int, *names: str) -> None:
-        """Make these arrays long enough for an index."""
-        for name in names:
-            buffer = getattr(self, name)
-            if index == len(buffer):
-                setattr(self, name, np.concatenate([buffer, np.zeros_like(buffer)]))
+    def _count(self, step: int, more: int) -> None:
+        """There are so many observations more at a step."""
+        self.live += more
+        self._sizes[step] += more
+        if self._sizes[step] == 0:
+            del self._sizes[step]
+            self.rungs.remove(step)
+        elif self._sizes[step] == more:
+            insort(self.rungs, step)
+
+
+def mean(values: Sequence[Values]) -> Values | Floats:
+    """The mean over trials, of one at least."""
+    if len(values) == 1:
+        return values[0]
+    average: Floats = np.mean(values, axis=0)
+    return average
+
+
+def longer(buffer: NDArray[Any]) -> NDArray[Any]:
+    """An array with room for twice as many."""
+    return np.concatenate([buffer, np.zeros_like(buffer)])

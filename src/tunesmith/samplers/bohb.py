@@ -94,8 +94,7 @@ class BOHB(msgspec.Struct, frozen=True):
     def begin(self, state: Rungs) -> State:
         """A model that knows nothing yet."""
         rng = np.random.default_rng(state.seed)
-        more = {"duplicates": True} if state.duplicates else {}
-        return self.model.init(state.space, state.goals, rng, state.constraints, **more)
+        return self.model.init(state.space, state.goals, rng, state.constraints, state.duplicates)
 
     def highest(self, state: Rungs) -> State | None:
         """The model of the highest rung with enough results; None if there is none."""

@@ -21,7 +21,7 @@ from tunesmith.samplers._acquisition import Acquisition, Belief, Branch, Expecte
 from tunesmith.samplers._boxes import beyond
 from tunesmith.samplers._candidates import Box, draws
 from tunesmith.samplers._kernel import Kernel
-from tunesmith.samplers._outcomes import Outcome
+from tunesmith.samplers._outcomes import Outcome, Posterior
 from tunesmith.samplers._prior import believed
 from tunesmith.samplers._region import box, side
 from tunesmith.samplers._search import maximise
@@ -43,7 +43,7 @@ RULES = {"ei": rules.log_ei, "nei": rules.log_ei, "pi": rules.log_pi, "ucb": rul
 
 @dataclass
 class State:
-    """What was told, and the models of it. They change in ``tell`` alone, so that they follow from the log."""
+    """What was told, and the models of it. What they believe follows from the log, whenever it is asked for."""
 
     history: History
     design: Walk
@@ -87,20 +87,25 @@ class GP(msgspec.Struct, frozen=True):
             raise ValueError(f"GP: region={self.region} must be at most 1")
 
     def init(
-        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+        self,
+        space: Space,
+        goals: Sequence[Goal],
+        rng: np.random.Generator,
+        constraints: Sequence[Constraint] = (),
+        duplicates: bool = False,
     ) -> State:
         """Nothing observed; one model for each outcome."""
-        history, kernel = History(space, goals, constraints), Kernel(space.columns, self.warp)
+        history, kernel = History(space, goals, constraints, duplicates), Kernel(space.columns, self.warp)
         return State(
             history,
-            design(space, rng),
+            design(space, rng, duplicates),
             [Outcome(history, kernel, "goal", i) for i in range(len(goals))],
             [Outcome(history, kernel, "constraint", i) for i in range(len(constraints))],
             Outcome(history, kernel, "failure"),
         )
 
     def tell(self, state: State, event: Event) -> State:
-        """Bring the models up to date."""
+        """Note what has changed."""
         state.design.tell(event)
         row = state.history.tell(event)
         if row is not None:
@@ -113,7 +118,8 @@ class GP(msgspec.Struct, frozen=True):
         """The point of the greatest acquisition."""
         columns = len(state.history.space.columns)
         startup = min(max(columns + 2, 4), 10) if self.startup is None else self.startup
-        if state.history.size < startup or state.goals[0].surrogate is None:
+        asked = state.history.trials if state.history.duplicates else state.history.size
+        if asked < startup or state.goals[0].posterior is None:
             return state.design.next(REPEATS)
         for branch in _neglected(state.history, rng):
             point = self._best(state, branch, rng)
@@ -134,8 +140,8 @@ class GP(msgspec.Struct, frozen=True):
 
         The interval is that of the value without noise.
         """
-        goal = state.goals[0]
-        if goal.surrogate is None:
+        goal = state.goals[0].posterior
+        if goal is None or goal.transform is None:
             raise ValueError("GP: the model begins with two results")
         values = self._acquisition(state, None, rng).value(points)
         if self.acquisition not in ("ucb", "thompson") or 1 < len(state.goals) <= EXACT:
@@ -148,34 +154,38 @@ class GP(msgspec.Struct, frozen=True):
 
     def _acquisition(self, state: State, branch: Branch | None, rng: np.random.Generator) -> Acquisition:
         """Improvement, times the chance to be feasible, times what experts believe; in logarithms."""
-        history, rows = state.history, state.goals[0].rows
+        history, goals = state.history, _believed(state)
+        rows = goals[0].rows
         terms: list[Acquisition] = []
-        feasible, pending = (history.excess[rows] <= 0).all(axis=1), history.points[history.status == PENDING]
+        feasible: Bools = np.all(history.excess[rows] <= 0, axis=1)
+        pending = history.points[history.status == PENDING]
         if branch is not None:
             terms.append(branch)
             inside = feasible & branch.holds(history.points[rows])
             feasible, pending = inside if inside.any() else feasible, pending[branch.holds(pending)]
         if feasible.any():
-            terms.append(self._improvement(state, feasible, pending, rng))
-        terms += [
-            Expected(outcome.surrogate, rules.log_pi, outcome.limit)
-            for outcome in (*state.constraints, state.failure)
-            if outcome.surrogate is not None
-        ]
-        weight = self.trust / len(state.goals[0].rows)
+            terms.append(self._improvement(history, goals, feasible, pending, rng))
+        others = [outcome.posterior for outcome in (*state.constraints, state.failure)]
+        terms += [Expected(other.surrogate, rules.log_pi, other.limit) for other in others if other is not None]
+        weight = self.trust / len(rows)
         if believed(history.space.columns) and weight > FADED:
             terms.append(Belief(history.space.columns, weight))
         return Sum(terms)
 
-    def _improvement(self, state: State, feasible: Bools, pending: Floats, rng: np.random.Generator) -> Acquisition:
+    def _improvement(
+        self, history: History, goals: list[Posterior], feasible: Bools, pending: Floats, rng: np.random.Generator
+    ) -> Acquisition:
         """Improvement on what is known, averaged over fantasies of what pending points will give."""
-        if 1 < len(state.goals) <= EXACT:
-            return self._hypervolume(state, feasible, pending, rng)
-        surrogate, means = _scalarised(state, rng) if len(state.goals) > 1 else _single(state.goals[0])
-        points = state.history.points[state.goals[0].rows]
+        if 1 < len(goals) <= EXACT:
+            return self._hypervolume(goals, feasible, pending, rng)
+        points = history.points[goals[0].rows]
+        if len(goals) == 1:
+            surrogate, means = goals[0].surrogate, goals[0].means
+        else:
+            surrogate, means = _scalarised(history, goals, rng)
         if self.acquisition == "thompson":
             tops = points[np.argsort(means, kind="stable")[:CONTENDERS]]
-            anchors = np.concatenate([tops, draws(state.history.space, rng, ANCHORS)])
+            anchors = np.concatenate([tops, draws(history.space, rng, ANCHORS)])
             return Expected(drawn(surrogate, anchors, rng, 1)[0], rules.ucb, 0.0)
         anchors, best = pending, means[feasible].min()
         if self.acquisition == "nei":
@@ -186,10 +196,12 @@ class GP(msgspec.Struct, frozen=True):
             best = np.minimum(best, values.min(axis=1))
         return Expected(surrogate, RULES[self.acquisition], self.beta if self.acquisition == "ucb" else best)
 
-    def _hypervolume(self, state: State, feasible: Bools, pending: Floats, rng: np.random.Generator) -> Acquisition:
+    def _hypervolume(
+        self, goals: list[Posterior], feasible: Bools, pending: Floats, rng: np.random.Generator
+    ) -> Acquisition:
         """Improvement of the hypervolume, with a front for each fantasy."""
-        models = [_single(goal)[0] for goal in state.goals]
-        front = np.column_stack([goal.fitted() for goal in state.goals])[feasible]
+        models = [goal.surrogate for goal in goals]
+        front = np.column_stack([goal.means for goal in goals])[feasible]
         fronts = [front]
         if len(pending):
             imagined = [drawn(model, pending, rng, self.fantasies) for model in models]
@@ -199,27 +211,25 @@ class GP(msgspec.Struct, frozen=True):
         return Hypervolume(models, fronts, beyond(front))
 
 
-def _single(goal: Outcome) -> tuple[Surrogate, Floats]:
-    """The model of the only goal, and its means at the rows."""
-    assert goal.surrogate is not None
-    return goal.surrogate, goal.fitted()
+def _believed(state: State) -> list[Posterior]:
+    """What is believed of the goals; there is a model of each."""
+    return [goal.posterior for goal in state.goals if goal.posterior is not None]
 
 
-def _scalarised(state: State, rng: np.random.Generator) -> tuple[Surrogate, Floats]:
-    """Many goals as one, by random weights; its hyperparameters are the means of theirs."""
-    means = np.column_stack([goal.fitted() for goal in state.goals])
+def _scalarised(history: History, goals: list[Posterior], rng: np.random.Generator) -> tuple[Surrogate, Floats]:
+    """Many goals as one, by random weights, and its values; its hyperparameters are the means of theirs."""
+    means = np.column_stack([goal.means for goal in goals])
     scalar = chebyshev(means, rng.dirichlet(np.ones(means.shape[1])))
-    surrogates = [goal.surrogate for goal in state.goals if goal.surrogate is not None]
-    theta = np.mean([surrogate.theta for surrogate in surrogates], axis=0)
+    theta = np.mean([goal.surrogate.theta for goal in goals], axis=0)
     scalar = (scalar - scalar.mean()) / max(scalar.std(), 1e-12)
-    history, rows = state.history, state.goals[0].rows
+    rows = goals[0].rows
     counts = np.maximum(history.counts[rows], 1)
-    return Surrogate.condition(surrogates[0].kernel, theta, history.points[rows], scalar, counts), scalar
+    return Surrogate.condition(goals[0].surrogate.kernel, theta, history.points[rows], scalar, counts), scalar
 
 
 def _region(state: State, centre: Floats) -> Box:
     """The trust region of the first goal around the best point."""
-    scales = np.exp(_single(state.goals[0])[0].theta[: len(centre)])
+    scales = np.exp(_believed(state)[0].surrogate.theta[: len(centre)])
     return box(centre, scales, side(state.goals[0].latest(), len(centre)))
 
 
@@ -242,8 +252,8 @@ def _neglected(history: History, rng: np.random.Generator) -> list[Branch]:
 def _incumbents(state: State, branch: Branch | None) -> Floats:
     """The best points so far, in a branch or in all; best first, the best of each branch among them: [k, d]."""
     history = state.history
-    rows = np.array(state.goals[0].rows)
-    means = np.column_stack([goal.fitted() for goal in state.goals])
+    goals = _believed(state)
+    rows, means = goals[0].rows, np.column_stack([goal.means for goal in goals])
     best = rows[np.argsort(order(means, history.excess[rows]), kind="stable")]
     points = history.points[best]
     if branch is not None:

@@ -24,7 +24,7 @@ from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers._partial import extrapolated
 from tunesmith.samplers._parzen import Bandwidth, Coded, Layout, Mixture, levels
 from tunesmith.samplers._prior import believed
-from tunesmith.samplers.base import FAILED, OBSERVED, PENDING, Bools, Floats, History, Point, View, Walk, switches
+from tunesmith.samplers.base import FAILED, OBSERVED, PENDING, Bools, Floats, History, Ints, Point, View, Walk, switches
 from tunesmith.samplers.qmc import design
 from tunesmith.space import Column, Space
 
@@ -36,6 +36,7 @@ POOL = 4  #: branches with fewer trials are split together
 BELIEF = 5  #: after n trials an expert's prior has this / n of the better ones' density, at most half
 EXPLORE = 0.5  #: share of proposals that go to the branch that was tried least
 ROUNDS = 4  #: sets of candidates that are drawn while all of them are known or not allowed
+FRESH = 20  #: draws in which one ask looks for a configuration that was not tried, where duplicates are wanted
 TINY = 1e-300  #: least size of losses
 PATIENCE = 64  #: points of the initial design that were tried already which one ask passes over
 
@@ -48,8 +49,8 @@ class State:
         layouts: the groups of columns whose kernels are products: all columns, or each one by itself.
         switches: columns on which others depend.
         above: for each switch the one on which it depends, as an index of ``switches``; or -1.
-        cells: by the options taken in all switches: a number.
-        cell: such a number for each row of the history.
+        cells: by the options taken in all switches: a number, in the order in which they were first taken.
+        cell: such a number for each row of the history, as far as it was looked at.
     """
 
     history: History
@@ -110,7 +111,12 @@ class TPE(msgspec.Struct, frozen=True):
                 raise ValueError(f"TPE: {name}={getattr(self, name)!r} must be one of {', '.join(map(repr, known))}")
 
     def init(
-        self, space: Space, goals: Sequence[Goal], rng: np.random.Generator, constraints: Sequence[Constraint] = ()
+        self,
+        space: Space,
+        goals: Sequence[Goal],
+        rng: np.random.Generator,
+        constraints: Sequence[Constraint] = (),
+        duplicates: bool = False,
     ) -> State:
         """Nothing is told yet."""
         every = range(len(space.columns))
@@ -120,16 +126,13 @@ class TPE(msgspec.Struct, frozen=True):
         opening = switches(space.columns)
         parents = [space.columns[j].parent for j in opening]
         above = [-1 if parent is None else opening.index(parent) for parent in parents]
-        history = History(space, goals, constraints)
-        return State(history, design(space, rng), layouts, opening, above, believed(space.columns))
+        history = History(space, goals, constraints, duplicates)
+        return State(history, design(space, rng, duplicates), layouts, opening, above, believed(space.columns))
 
     def tell(self, state: State, event: Event) -> State:
         """Fold an event into the history."""
         state.walk.tell(event)
         state.history.tell(event)
-        for row in range(len(state.cell), state.history.size):
-            key = state.history.points[row, state.switches].tobytes()
-            state.cell.append(state.cells.setdefault(key, len(state.cells)))
         return state
 
     @one_thread
@@ -150,9 +153,24 @@ class TPE(msgspec.Struct, frozen=True):
             known = history.known(points)
             for i in np.argsort(-gains, kind="stable"):
                 if not known[i] and space.allows(points[i]):
-                    point: Point = points[i]
-                    return point
-        return space.encode(space.sample(rng))
+                    return self._unless_tried(state, points[i], rng)
+        return state.walk.random(rng)
+
+    def _unless_tried(self, state: State, point: Point, rng: np.random.Generator) -> Point:
+        """The point; where it is a configuration that was tried before, the one that is worth another trial.
+
+        Densities do not tell a lucky configuration from a good one, since its further trials leave them as they are.
+        And a share of the asks, which fades, then goes to what was never tried, so that nothing is overlooked.
+        """
+        history = state.history
+        if not history.tried(point[None])[0]:
+            return point
+        if rng.random() < self.startup / history.trials:
+            for _ in range(FRESH):
+                drawn = state.walk.random(rng)
+                if not history.tried(drawn[None])[0]:
+                    return drawn
+        return _again(history)
 
     @one_thread
     def view(self, state: State, points: Floats, rng: np.random.Generator) -> View:
@@ -170,7 +188,8 @@ class TPE(msgspec.Struct, frozen=True):
         """What is maximised: the ratio of the goals and those of the constraints; none before the densities begin."""
         history = state.history
         settled = np.flatnonzero(history.status != PENDING)
-        if not history.points.shape[1] or len(settled) < self.startup or not (history.status == OBSERVED).any():
+        finished = int(np.maximum(history.counts[settled], 1).sum()) if history.duplicates else len(settled)
+        if not history.points.shape[1] or finished < self.startup or not (history.status == OBSERVED).any():
             return []
         coded = [layout.code(history.points) for layout in state.layouts]
         standings = _standings(history)
@@ -185,9 +204,9 @@ class TPE(msgspec.Struct, frozen=True):
 
     def _split(self, state: State, settled: Rows, standings: Standings) -> tuple[Rows, Floats]:
         """The rows that are below, and their weights: split branch by branch, small branches together."""
-        if len(state.cells) == 1 or self.branches == "joint":
+        if not state.switches or self.branches == "joint":
             return self._best(state.history, settled, standings)
-        cell = np.array(state.cell)[settled]
+        cell = _cells(state)[settled]
         cell[np.bincount(cell)[cell] < POOL] = -1
         parts = [self._best(state.history, settled[cell == one], standings) for one in np.unique(cell)]
         rows, weights = zip(*parts, strict=True)
@@ -262,6 +281,13 @@ class TPE(msgspec.Struct, frozen=True):
         return parts
 
 
+def _cells(state: State) -> Ints:
+    """Where each row of the history stands among the branches; rows that are new are looked at once."""
+    for options in state.history.points[len(state.cell) :, state.switches]:
+        state.cell.append(state.cells.setdefault(options.tobytes(), len(state.cells)))
+    return np.array(state.cell, dtype=np.int64)
+
+
 class Ratio:
     """The relative density ratio of the trials below and above a split, for each group of columns.
 
@@ -313,16 +339,50 @@ class Ratio:
 
 def _mixture(
     sampler: TPE, history: History, layout: Layout, coded: Coded, rows: Rows, weights: Floats, expert: bool
-) -> Mixture:
-    """The density of these rows of the history, of which ``coded`` has the points."""
+) -> Mixture | Believed:
+    """The density of these rows of the history, of which ``coded`` has the points; with what experts believe, if so."""
     if not sampler.multivariate:  # only the trials in which the column is active
         active = ~np.isnan(history.points[rows, layout.columns[0]])
         rows, weights = rows[active], weights[active]
-    prior = 1.0
-    if expert:
-        share = min(0.5, BELIEF / history.size)
-        prior = max(prior, float(weights.sum()) * share / (1 - share))
-    return Mixture(layout, coded.take(rows), weights, prior, sampler.bandwidth, sampler.floor, expert)
+    seen = Mixture(layout, coded.take(rows), weights, 1.0, sampler.bandwidth, sampler.floor, expert=False)
+    if not expert:
+        return seen
+    return Believed(seen, Mixture(layout, coded.take(rows[:0]), weights[:0]), min(0.5, BELIEF / history.size))
+
+
+class Believed:
+    """The density of what was seen to be better, and a share of what experts believe to be.
+
+    Whatever they are sure of, the rest is as it would be without them: nothing is forbidden.
+
+    Args:
+        seen: the density of the better ones.
+        expert: what is believed, of the same columns.
+        share: of the latter.
+    """
+
+    def __init__(self, seen: Mixture, expert: Mixture, share: float) -> None:
+        self.layout, self.seen, self.expert, self.share = seen.layout, seen, expert, share
+
+    def log_density(self, points: Coded) -> Floats:
+        """Logarithm of the density at n points: [n]. Columns that are inactive are integrated out."""
+        total: Floats = np.logaddexp(*self._parts(points))
+        return total
+
+    def draw(self, points: Floats, rng: np.random.Generator) -> None:
+        """Fill in what is NaN in the points [n, d], as a ``Mixture`` does."""
+        seen, expert = self._parts(self.layout.code(points[:1]))
+        chosen = rng.random(len(points)) < np.exp(expert - np.logaddexp(seen, expert))
+        for rows, part in ((chosen, self.expert), (~chosen, self.seen)):
+            if rows.any():
+                drawn = points[rows]
+                part.draw(drawn, rng)
+                points[rows] = drawn
+
+    def _parts(self, points: Coded) -> tuple[Floats, Floats]:
+        """Logarithms of the two terms of the density at n points: [n] each."""
+        seen = np.log1p(-self.share) + self.seen.log_density(points)
+        return seen, np.log(self.share) + self.expert.log_density(points)
 
 
 def _by_age(rows: Rows, rule: str) -> Floats:
@@ -377,7 +437,8 @@ def _standings(history: History) -> Standings:
     """The standings of all rows. What is pending counts 1, what has failed as much as the others on average."""
     observed = np.flatnonzero(history.status == OBSERVED)
     last = history.last[observed]
-    losses, steps = np.full(history.losses.shape, np.nan), np.zeros(history.size, dtype=np.intp)
+    losses: Floats = np.full(history.losses.shape, np.nan)
+    steps = np.zeros(history.size, dtype=np.intp)
     counts = np.ones(history.size)
     if not len(observed):
         return Standings(losses, steps, counts)
@@ -389,11 +450,28 @@ def _standings(history: History) -> Standings:
     return Standings(losses, steps, counts)
 
 
-def _worth(history: History) -> Floats:
-    """One number for each row, the smaller the better, NaN unless observed: the loss, or else its place among all."""
+def _again(history: History) -> Point:
+    """The configuration of which a repeat promises most: its mean less one standard error is the best.
+
+    So one that was unlucky at first is not given up. The variance is that of all repeats together.
+    """
+    counts = np.maximum(history.counts, 1)[:, None]
+    squares = counts * history.scatter[:, : len(history.goals)]
+    freedom = max(int((counts - 1).sum()), 1)
+    errors = np.sqrt(squares.sum(axis=0) / freedom / counts)
+    point: Point = history.points[int(np.nanargmin(_worth(history, errors)))]
+    return point
+
+
+def _worth(history: History, errors: Floats | float = 0.0) -> Floats:
+    """One number for each row, the smaller the better, NaN unless observed: the loss, or else its place among all.
+
+    Losses count as less by the ``errors`` [n, m].
+    """
     observed = np.flatnonzero(history.status == OBSERVED)
     worth = np.full(history.size, np.nan)
     losses, steps, _ = _standings(history)
+    losses -= errors
     losses, steps, excess = losses[observed], steps[observed], history.excess[observed]
     if losses.shape[1] == 1 and not excess.shape[1] and np.ptp(steps) == 0:
         worth[observed] = losses[:, 0] / max(float(np.abs(losses).max()), TINY)
