@@ -24,6 +24,7 @@ from tunesmith import (
     samplers,
     schedulers,
 )
+from tunesmith.decide import Decider
 from tunesmith.fold import Fold
 from tunesmith.pareto import hypervolume
 from tunesmith.records import Asked, Failed, Told
@@ -66,7 +67,7 @@ def losses(study: Study) -> np.ndarray:
 
 
 def state(study: Study) -> gp.State:
-    found: gp.State = study._fold.sampling()[1]
+    found: gp.State = study.sampling()[1]
     return found
 
 
@@ -75,10 +76,10 @@ def state(study: Study) -> gp.State:
 
 def check_purity(study: Study) -> None:
     """Whoever reads the log without having asked decides the next job as those did who have asked all along."""
-    folded = Fold(study.given)
+    folded = Fold(study.given, hearing=True)
     for event in study.events():
         folded.fold(event)
-    decided, job = folded.decide(), study.ask()
+    decided, job = Decider(folded, study.given).decide().asked, study.ask()
     assert decided is not None and job is not None and decided.config == job.config
     study.fail(job, "on purpose")
 
