@@ -79,4 +79,4 @@ def test_it_is_the_default_of_tune_and_says_what_it_chose() -> None:
         study = tune(lambda config: config["x0"], cube(1), minimise="loss", trials=3, progress=progress)
     assert study.definition.sampler.name == "Auto"
     assert stream.getvalue().count("sampler: GP, since there are at most 100 parameters") == 1
-    assert chosen(Study(cube(1), GOAL)) == ""
+    assert chosen(Study(cube(1), GOAL, samplers.Uniform())) == ""
