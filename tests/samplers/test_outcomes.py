@@ -193,6 +193,32 @@ def test_all_failed() -> None:
     check(log.failure)
 
 
+def test_everything_that_was_observed_fails_later() -> None:
+    """Also on several rungs; and then there are results again."""
+    log = halved(9, (1, 3))
+    for trial in range(9):
+        log.fail(trial)
+        assert (log.goal.posterior is None) == (trial >= 7)
+    check(log.failure)
+    for trial in range(20, 23):
+        log.advance(trial, 0, 1, float(trial), 0.0, 0.0)
+    assert rows(log.goal) == [9, 10, 11]
+    check(log.goal)
+
+
+@pytest.mark.usefixtures("small")
+def test_one_failure_among_many_is_learned_from() -> None:
+    log = Log()
+    for trial in range(60):
+        log.ask(trial)
+        log.tell(trial, float(trial))
+        if trial == 30:
+            log.fail(trial)
+    sample = log.failure._sample
+    assert sample is not None and sample.values.max() == 1.0 and len(sample.ids) == 20
+    check(log.failure)
+
+
 def test_all_but_one_row_fail_later() -> None:
     log = Log()
     for trial in range(4):

@@ -118,8 +118,18 @@ class Outcome:
         if several != self.kernel.steps:
             self.kernel = Kernel(self.kernel.columns, self.kernel.warp, several)
             self._sample = None
-        if self._outgrown(row):
+        if self._live() < 2:
+            self._sample = None
+        elif self._sample is None or self._outgrown(self._sample, row):
             self._put_aside()
+
+    def _live(self) -> int:
+        """How many observations count now."""
+        return len(self._place) if self.kind == "failure" else self.history.live
+
+    def _arrived(self) -> int:
+        """How many observations have ever come."""
+        return len(self._settled) if self.kind == "failure" else self.history.seen
 
     def _settle(self, row: int) -> None:
         """Of failing: a row has a result, or none any more."""
@@ -129,25 +139,22 @@ class Outcome:
             self._place[row] = len(self._settled)
             self._settled.append(row)
 
-    def _outgrown(self, row: int) -> bool:
-        """Whether a fit to the sample does no longer do: so many observations have come since, or are gone."""
-        failing = self.kind == "failure"
-        live = len(self._place) if failing else self.history.live
-        if self._sample is None:
-            return live >= 2
-        if failing and self.history.status[row] == FAILED and not (self._sample.values > 0).any():
-            return True
-        come = (len(self._settled) if failing else self.history.seen) - self._sample.arrived
-        gone = self._sample.every + come - live
-        return self._sample.every + max(come, gone) >= self._sample.every * GROWTH
+    def _outgrown(self, sample: Sample, row: int) -> bool:
+        """Whether a fit to the sample does no longer do: so many observations have come since, or are gone.
+
+        Of failing also, when the row is the first that has failed.
+        """
+        first = self.kind == "failure" and self.history.status[row] == FAILED and (sample.values < 0).all()
+        come = self._arrived() - sample.arrived
+        gone = sample.every + come - self._live()
+        return bool(first) or sample.every + max(come, gone) >= sample.every * GROWTH
 
     def _put_aside(self) -> None:
         """A new sample of the observations as they are now."""
         ids = self._ids()
         chosen = ids[_spread(self._merits(ids), BULK)]
-        arrived = len(self._settled) if self.kind == "failure" else self.history.seen
         points, values, counts = self._points(chosen), self._values(chosen), self._counts(chosen)
-        self._sample = Sample(self.kernel, chosen, points, values, counts, len(ids), arrived)
+        self._sample = Sample(self.kernel, chosen, points, values, counts, len(ids), self._arrived())
 
     # -- observations -------------------------------------------------------------------------------------------------
 
@@ -183,8 +190,10 @@ class Outcome:
         return np.maximum(counts, 1).astype(np.float64)
 
     def _merits(self, ids: Ints) -> Floats:
-        """Of which the least are the best observations: for all goals the same ones."""
-        if self.kind != "goal":
+        """Of which the least are the observations to be kept: the best (for all goals the same ones); the failed."""
+        if self.kind == "failure":
+            return -self._values(ids)
+        if self.kind == "constraint":
             return self._values(ids)
         distinct, where = np.unique(self._rows(ids), return_inverse=True)
         return places(self.history, distinct)[where].astype(np.float64)

@@ -24,6 +24,7 @@ from tunesmith.samplers._kernel import Kernel
 from tunesmith.samplers._outcomes import Outcome, Posterior
 from tunesmith.samplers._prior import believed
 from tunesmith.samplers._region import box, side
+from tunesmith.samplers._repeats import again
 from tunesmith.samplers._search import maximise
 from tunesmith.samplers._surrogate import Surrogate
 from tunesmith.samplers.base import PENDING, Bools, Floats, History, Point, View, Walk, switches
@@ -125,7 +126,10 @@ class GP(msgspec.Struct, frozen=True):
             point = self._best(state, branch, rng)
             if branch.holds(point[None])[0]:
                 return point
-        return self._best(state, None, rng)
+        point = self._best(state, None, rng)
+        if len(state.goals) == 1 and state.history.duplicates and state.history.tried(point[None])[0]:
+            return again(state.history)
+        return point
 
     def _best(self, state: State, branch: Branch | None, rng: np.random.Generator) -> Point:
         """The point of the greatest acquisition in a branch, elsewhere where nothing is left there; or in all."""

@@ -24,6 +24,7 @@ from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers._partial import extrapolated
 from tunesmith.samplers._parzen import Bandwidth, Coded, Layout, Mixture, levels
 from tunesmith.samplers._prior import believed
+from tunesmith.samplers._repeats import again
 from tunesmith.samplers.base import FAILED, OBSERVED, PENDING, Bools, Floats, History, Ints, Point, View, Walk, switches
 from tunesmith.samplers.qmc import design
 from tunesmith.space import Column, Space
@@ -170,7 +171,7 @@ class TPE(msgspec.Struct, frozen=True):
                 drawn = state.walk.random(rng)
                 if not history.tried(drawn[None])[0]:
                     return drawn
-        return _again(history)
+        return again(history)
 
     @one_thread
     def view(self, state: State, points: Floats, rng: np.random.Generator) -> View:
@@ -450,28 +451,11 @@ def _standings(history: History) -> Standings:
     return Standings(losses, steps, counts)
 
 
-def _again(history: History) -> Point:
-    """The configuration of which a repeat promises most: its mean less one standard error is the best.
-
-    So one that was unlucky at first is not given up. The variance is that of all repeats together.
-    """
-    counts = np.maximum(history.counts, 1)[:, None]
-    squares = counts * history.scatter[:, : len(history.goals)]
-    freedom = max(int((counts - 1).sum()), 1)
-    errors = np.sqrt(squares.sum(axis=0) / freedom / counts)
-    point: Point = history.points[int(np.nanargmin(_worth(history, errors)))]
-    return point
-
-
-def _worth(history: History, errors: Floats | float = 0.0) -> Floats:
-    """One number for each row, the smaller the better, NaN unless observed: the loss, or else its place among all.
-
-    Losses count as less by the ``errors`` [n, m].
-    """
+def _worth(history: History) -> Floats:
+    """One number for each row, the smaller the better, NaN unless observed: the loss, or else its place among all."""
     observed = np.flatnonzero(history.status == OBSERVED)
     worth = np.full(history.size, np.nan)
     losses, steps, _ = _standings(history)
-    losses -= errors
     losses, steps, excess = losses[observed], steps[observed], history.excess[observed]
     if losses.shape[1] == 1 and not excess.shape[1] and np.ptp(steps) == 0:
         worth[observed] = losses[:, 0] / max(float(np.abs(losses).max()), TINY)
