@@ -15,7 +15,7 @@ import numpy as np
 from tunesmith.samplers._acquisition import Acquisition
 from tunesmith.samplers._ascent import CLOSE, RADIUS, Ascent, Ints
 from tunesmith.samplers._candidates import Box, draws, every, layout, neighbours
-from tunesmith.samplers.base import Bools, Floats, Point
+from tunesmith.samplers.base import Bools, Floats, Point, random_point
 from tunesmith.space import Space
 
 DRAWS = 4  #: times that candidates are drawn where the constraints leave few of them
@@ -68,7 +68,7 @@ def maximise(
     whole = math.prod(sizes) <= candidates
     pool = search.usable(every(space)) if whole else search.pool(incumbents, candidates)
     if not len(pool):
-        return space.encode(space.sample(rng))
+        return random_point(space, rng, incumbents)
     values = acquisition.value(pool)
     order = np.argsort(-values, kind="stable")
     pool, values = pool[order], values[order]
