@@ -326,7 +326,7 @@ def measured(name: str, given: argparse.Namespace) -> None:
     """All ways of a case, and what the whole study is beside each."""
     this = case(name, given.members, given.updates, given.bf16)
     devices = jax.devices()[: given.devices]
-    task = JaxTask(this.pure, chunk=given.chunk or this.members, checkpoint_every=max(1, given.every), devices=devices)
+    task = JaxTask(this.pure, chunk=given.chunk or this.members, save_every_jobs=max(1, given.every), devices=devices)
     ways = {"system": system(task, this, given.every)}
     if len(devices) == 1:
         ways["bare"] = bare(this)

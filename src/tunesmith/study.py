@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from threading import RLock
@@ -424,6 +424,11 @@ class Study:
         if self.budget is not None and step == job.until and not seconds and not self.trials[job.trial].seconds:
             raise ValueError(f"trial {job.trial}: the study has a budget: tell needs seconds=, what the job has cost")
 
+    def written(self, asks: Iterable[int], checkpoints: Iterable[Checkpoint]) -> None:
+        """Say that states were written after they were told, by the jobs of these asks."""
+        with self._lock:
+            self._report([Checkpointed(ask, *checkpoint) for ask, checkpoint in zip(asks, checkpoints, strict=True)])
+
     def fail(self, job: Job, error: str, kind: FailureKind = "raised") -> None:
         """Say that a job has failed. Kinds ``lost`` and ``crashed`` are asked again, the others end the trial."""
         with self._lock:
@@ -612,20 +617,24 @@ class Study:
         with self._lock:
             return self._deciding().keep()
 
-    def keep(self) -> set[tuple[int, int]]:
-        """The checkpoints, as (trial, step), that may still be needed: by a job that is out or may be asked, with
-        the ones to fall back on, and the best trial's, with those of the next ones in case it does not stay the best.
+    def needed(self) -> set[tuple[int, int]]:
+        """The states, as (trial, step), that may still be needed: by a job that is out or may be asked, and the best
+        trial's, with those of the next ones in case it does not stay the best.
         """
         with self._lock:
-            wanted = [(self.trials[trial], step) for trial, step in self._deciding().keep()]
-            wanted += [(trial, trial.step) for trial in (*self.trials.running.values(), *self.trials.waiting)]
-            kept = {(trial.id, step) for trial, step in wanted}
+            needed = self._deciding().keep()
+            needed |= {(trial.id, trial.step) for trial in (*self.trials.running.values(), *self.trials.waiting)}
             ranked = list(self._incumbents().ranked())
-            rest = (trial for trial in ranked if (trial.id, trial.step) not in kept)  # they change no more
+            rest = (trial for trial in ranked if (trial.id, trial.step) not in needed)  # they change no more
             few = CONTENDERS if self.trials.repeated else 1  # a repeat may make the best one fall behind several
-            wanted += [(trial, trial.step) for trial in (*ranked[:1], *islice(rest, few))]
-            sources = self.trials.sources
-            return {(source.trial, source.step) for trial, step in wanted for source in sources(trial, step)[:2]}
+            return needed | {(trial.id, trial.step) for trial in (*ranked[:1], *islice(rest, few))}
+
+    def keep(self) -> set[tuple[int, int]]:
+        """The checkpoints, as (trial, step), of the states that may still be needed, with the ones to fall back on."""
+        with self._lock:
+            sources, trials = self.trials.sources, self.trials
+            found = (source for trial, step in self.needed() for source in sources(trials[trial], step)[:2])
+            return {(source.trial, source.step) for source in found}
 
 
 @contextmanager

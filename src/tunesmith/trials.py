@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -188,12 +189,16 @@ class Trials(Sequence[Trial]):
         return True
 
     def _checkpointed(self, event: Checkpointed) -> None:
-        trial = self._current(event)
-        if trial is None:
+        """A state of the job that is out; or one that was told, by the job that was told it."""
+        trial = self._trials[event.trial]
+        current = trial is self._current(event)
+        told = any(report.ask == event.ask and report.start < event.step <= report.step for report in trial.reports)
+        if not current and not told:
             return
         if not trial.checkpoints or event.step > trial.checkpoints[-1].step:
             trial.crashes = 0
-        trial.checkpoints.append(Checkpoint(event.trial, event.step, event.where, event.digest))
+        saved = Checkpoint(event.trial, event.step, event.where, event.digest)
+        insort(trial.checkpoints, saved, key=lambda saved: saved.step)
 
     def _failed(self, event: Failed) -> bool:
         trial = self._current(event)
@@ -212,12 +217,13 @@ class Trials(Sequence[Trial]):
 
     def sources(self, trial: Trial, start: int) -> list[Checkpoint]:
         """Checkpoints from which ``trial`` can be brought to step ``start``, the best first: its own, then its
-        ancestors' up to where they were forked; newest first.
+        ancestors' up to where they were forked, or the training of the fork really began; newest first.
         """
         found: list[Checkpoint] = []
         relative: Trial | None = trial
         while relative is not None and len(found) < 4:
             found += islice((saved for saved in reversed(relative.checkpoints) if saved.step <= start), 2)
-            start = min(start, relative.start)
+            began = relative.reports[0].start if relative.reports else start
+            start = min(start, relative.start, began)
             relative = None if relative.parent is None else self._trials[relative.parent]
         return found

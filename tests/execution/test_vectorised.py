@@ -142,7 +142,7 @@ def test_members_are_dealt_out_to_several_devices(tmp_path):
     """The same study as on one device; four devices are simulated, which must be said before JAX starts."""
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
     }
     command = [sys.executable, "-W", "error", __file__, str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)

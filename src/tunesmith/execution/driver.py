@@ -75,6 +75,10 @@ def drive(
         with held, _signals(driver):
             try:
                 return driver.run()
+            except Exception:
+                with suppress(Exception):
+                    driver.flush()
+                raise
             finally:
                 driver.end()
     finally:
@@ -105,6 +109,7 @@ class _Driver:
         self.stopped: Outcome | None = None
         self._pause = _POLL[0]
         self._look = 0.0
+        self._shared = False
         self._patient: float | None = None
         self._shown = 0.0
 
@@ -113,13 +118,16 @@ class _Driver:
         while True:
             self._limit_time()
             self._take_over()
+            self._share()
             asked = self._ask() if self.stopped is None else []
             for job in asked:
                 self.executor.submit(job)
             if not self.out and self.stopped is not None:
+                self.flush()
                 return self.stopped
             if not self.out and not self.study.trials.running:
                 self.failures.check_end(self.study)
+                self.flush()
                 return "done"
             reports = self.executor.wait(self._patience())
             if reports:
@@ -142,6 +150,23 @@ class _Driver:
                 self.study.fail(job, "the driver ended", "lost")
         self._show(0.0)
         self.failures.summary()
+
+    def flush(self) -> None:
+        """Have the states written that are in memory alone and may still be needed."""
+        kept = self.executor.flush(self.study.needed())
+        saved = [Checkpoint(one.trial, one.saved.step, one.saved.where, one.saved.digest) for one in kept]
+        self.study.written([one.ask for one in kept], saved)
+        self.retention.written += len(kept)
+
+    def _share(self) -> None:
+        """When others come to work on the study, they need what is in memory here."""
+        if not self._shared and (self.lease.others() or self._others()):
+            self._shared = True
+            self.executor.share()
+            self.flush()
+
+    def _others(self) -> bool:
+        return any(trial.worker != self.lease.id for trial in self.study.trials.running.values())
 
     def _ask(self) -> list[Job]:
         free = self.executor.free

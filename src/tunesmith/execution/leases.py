@@ -70,6 +70,12 @@ class Lease:
         except FileNotFoundError:
             return True
 
+    def others(self) -> bool:
+        """Whether another driver has a lease, be it one that has vanished."""
+        if self.folder is None:
+            return False
+        return any(path.stem != self.id for path in self.folder.glob("*.lease"))
+
     def _path(self, worker: str) -> Path:
         assert self.folder is not None
         return self.folder / f"{worker}.lease"

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.execution.adapters import as_task
-from tunesmith.execution.base import ExecutionError, Failure, Report
+from tunesmith.execution.base import ExecutionError, Executor, Failure, Report
 from tunesmith.execution.devices import Device, parse
 from tunesmith.execution.session import Options
 from tunesmith.execution.worker import MARK, READY, Broken, Setup, refuse_in_worker
@@ -68,7 +68,7 @@ class _Worker:
         return self.process.wait()
 
 
-class Processes:
+class Processes(Executor):
     """Runs jobs in worker processes. A crash, a kill or a hang ends one job; the worker is replaced.
 
     Args:

@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from itertools import chain, count
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -100,9 +101,9 @@ def _leaf(
     leaves: dict[str, Leaf],
     path: tuple[object, ...],
 ) -> Any:
-    label = ".".join(str(key) for key in path) or "state"
-    if label in leaves or label == "__metadata__":
-        label = f"{label}#{len(leaves)}"
+    plain = ".".join(str(key) for key in path) or "state"
+    names = chain([plain], (f"{plain}#{number}" for number in count(1)))  # keys with dots may lead to one name twice
+    label = next(name for name in names if name not in leaves and name != "__metadata__")
     leaves[label] = data.view(name).reshape(shape) if name in KNOWN else data
     return {_TAG: kind, "v": label, "dtype": code, "shape": list(shape)}
 
