@@ -26,6 +26,7 @@ from tunesmith.execution.base import Target
 from tunesmith.execution.vectorised import for_study
 from tunesmith.records import Asked, Checkpointed, Failed, Told
 from tunesmith.testing import ExecutorConformance
+from tunesmith.trials import Checkpoint
 
 SPACE = ts.Space({"lr": ts.Float(0.125, 1.0), "k": ts.Integer(1, 9)})
 WIDE = ts.Space({**SPACE, "width": ts.Categorical([2, 3])})
@@ -38,6 +39,7 @@ SCHEDULERS = {
     "hyperband": S.Hyperband(9),
     "full": S.Full(7),
 }
+CHAIN = S.Chain(S.ASHA(3), S.PBT(population=4, ready=1, steps=6))
 SYNCHRONOUS = {
     "generations": SCHEDULERS["generations"],
     "tournament": S.PBT(population=6, ready=2, steps=8, exploit=S.Tournament(), synchronous=True),
@@ -235,6 +237,21 @@ class Stacked(ExecutorConformance):
         assert most > (2 * 2 if scheduler == "asha" else 2)
         self.check(study)
 
+    def test_stacks_in_which_nobody_trains_are_freed(self, tmp_path, monkeypatch):
+        """Every width has a stack of its own, and each is gone when its trial is complete."""
+        monkeypatch.setattr("tunesmith.execution.driver._PROGRESS", 0.0)
+        space = ts.Space({**SPACE, "width": ts.Integer(1, 12)})
+        study = self.study(S.Full(2), space, trials=12, sampler=ts.samplers.QMC())
+        executor = Vectorised(self.task(members=1, save_every_jobs=100), options(tmp_path), keep=study.needed)
+        stacks = []
+
+        def look(study):
+            stacks.append(sum(room.rows + len(room.parked) for room in executor._rooms._rooms.values()))
+
+        assert drive(study, executor, checkpoints=Checkpoints(tmp_path), progress=look) == "done"
+        assert len({trial.config["width"] for trial in study.trials}) >= 6
+        assert max(stacks) <= 1 + 1 + 2  # in training, just complete, and the best ones
+
     def test_groups_with_other_shapes(self, tmp_path):
         study = self.trained(tmp_path, "full", WIDE)
         self.check(study)
@@ -243,6 +260,34 @@ class Stacked(ExecutorConformance):
             self.jobs(executor, [ts.Job(0, 0, {"lr": 0.5, "k": 1, "width": 2}, 0, 1, None, "", 0)])
             ends = self.jobs(executor, [ts.Job(1, 1, {"lr": 0.5, "k": 1, "width": 3}, 1, 2, 0, "", 0, forked=1)])
         assert "other shapes" in ends[1].failure.error and ends[1].failure.kind == "raised"
+        assert "fixed=True" in ends[1].failure.error and "\n" not in ends[1].failure.error
+
+    def test_weights_of_another_shape_on_disk_are_refused_in_one_line(self, tmp_path):
+        config = {"lr": 0.5, "k": 1, "width": 2}
+        with closing(Vectorised(self.task(), options(tmp_path), members=2)) as executor:
+            saved = self.jobs(executor, [ts.Job(0, 0, config, 0, 1, None, "", 0)])[0].saved
+        source = Checkpoint(0, saved.step, saved.where, saved.digest)
+        with closing(Vectorised(self.task(), options(tmp_path), members=2)) as executor:
+            fork = ts.Job(1, 1, config | {"width": 3}, 1, 2, 0, "", 0, (source,), forked=1)
+            [end] = self.jobs(executor, [fork]).values()
+        line = end.failure.error
+        assert "w is" in line and "[2]" in line and "[3]" in line and "fixed=True" in line and "\n" not in line
+
+    @pytest.mark.parametrize("scheduler", [S.PBT(population=6, ready=3, steps=12), CHAIN])
+    def test_a_population_whose_shapes_may_change_is_refused_at_the_start(self, scheduler, tmp_path):
+        for space in (WIDE, ts.Space({**SPACE, "width": ts.Integer(2, 30)})):
+            with pytest.raises(ValueError, match=r"^width decides the shapes .*fixed=True"):
+                for_study(self.task(), options(tmp_path), self.study(scheduler, space, trials=8))
+        for space in (SPACE, ts.Space({**SPACE, "width": 2}), ts.Space({**SPACE, "batch": ts.Categorical([1, 2])})):
+            for_study(self.task(), options(tmp_path), self.study(scheduler, space, trials=8)).close()
+        for_study(self.task(), options(tmp_path), self.study("asha", WIDE)).close()
+
+    def test_a_static_name_that_the_space_has_not_is_refused(self, tmp_path):
+        task = type(self).task.__wrapped__(static=("widht",))
+        with pytest.raises(ValueError, match="has no 'widht'; it has lr, k, width"):
+            for_study(task, options(tmp_path), self.study("full", WIDE))
+        branch = ts.Space({"a": ts.Categorical({"x": ts.Space({"widht": 3}), "y": None})})
+        for_study(task, options(tmp_path), self.study("full", branch)).close()
 
     # -- members that come, go and fail
 
@@ -284,7 +329,123 @@ class Stacked(ExecutorConformance):
         assert end.metrics["score"] == values and len(values) > 3
         assert end.saved.step == len(values) and end.failure.kind == "lost"
 
+    def test_one_member_that_can_not_be_made_fails_alone(self, tmp_path):
+        """Its state is larger than any memory."""
+        space = ts.Space({**SPACE, "width": ts.Categorical([2, 10**13])})
+        study = self.trained(tmp_path, "full", space, sampler=ts.samplers.QMC())
+        assert {trial.status for trial in study.trials} == {"complete", "failed"}
+        for trial in study.trials:
+            assert (trial.kind == "out-of-memory") == (trial.config["width"] > 2) == (trial.status == "failed")
+        self.check(study)
+
+    @pytest.mark.parametrize("what", ["stack", "init", "take", "copy", "load", "run"])
+    @pytest.mark.parametrize("scheduler", ["generations", "asha"])
+    def test_what_does_not_fit_together_is_done_in_parts(self, what, scheduler, tmp_path, monkeypatch):
+        """Nothing may have more than two rows; no member fails for it."""
+        task = type(self).task.__wrapped__(save_every_jobs=3)
+        kind = type(task.stack(task.group({"lr": 0.5, "k": 1}), 1))
+        owner = task if what == "stack" else kind
+        real = getattr(owner, what)
+
+        def small(*given):
+            rows = {"stack": lambda: given[1], "run": lambda: given[0].rows}.get(what, lambda: len(given[1]))()
+            if rows > 2:
+                raise RuntimeError("RESOURCE_EXHAUSTED: too many")
+            return real(*given)
+
+        monkeypatch.setattr(owner, what, small)
+        study = self.trained(tmp_path, scheduler, task=task)
+        assert not study.trials.failed
+        self.check(study)
+        assert ts.replay(study) == []
+
+    def test_a_large_number_is_no_matter(self, tmp_path):
+        """Neither one that no program can take and nobody reads, nor one that some members have."""
+        space = ts.Space({**SPACE, "unread": 10**20, "huge": 1e300, "seed": ts.Integer(1, 2**40)})
+        study = self.trained(tmp_path, S.Full(2), space, trials=3)
+        assert [trial.status for trial in study.trials] == ["complete"] * 3
+        self.check(study)
+
     # -- checkpoints
+
+    @pytest.mark.parametrize("end", ["done", "target", "interrupted"])
+    @pytest.mark.parametrize("scheduler", ["generations", "pbt", "asha"])
+    def test_what_the_study_may_need_is_on_disk_at_an_orderly_end(self, end, scheduler, tmp_path, monkeypatch):
+        monkeypatch.setattr("tunesmith.execution.driver._PROGRESS", 0.0)
+        study = self.study(scheduler, store=tmp_path / "study.db")
+        given = {"target": 2500.0} if end == "target" else {}
+        if end == "interrupted":
+            given["progress"] = interrupting(times=3)
+        assert run(study, self.task(save_every_jobs=100), **given) == end
+        self.check_disk(study, tmp_path / "study.checkpoints" / "study")
+
+    def check_disk(self, study, root):
+        """What is needed is on disk, and nothing else than what the log says."""
+        checkpoints = Checkpoints(root)
+        state = {}
+        for event in study.events():
+            if type(event) is Told:
+                for step, value in enumerate(event.metrics["score"], event.start + 1):
+                    state[event.trial, step] = value
+        needed = {place for place in study.needed() if place in state}
+        assert needed
+        for trial, step in needed:
+            [saved] = [saved for saved in study.trials[trial].checkpoints if saved.step == step]
+            tree = checkpoints.load(saved.where, saved.digest)
+            assert tree["step"] == step and int(tree["state"]["x"]) == state[trial, step]
+
+    @pytest.mark.parametrize("scheduler", ["generations", "pbt"])
+    def test_ended_again_and_again_nothing_is_trained_twice(self, scheduler, tmp_path, monkeypatch):
+        monkeypatch.setattr("tunesmith.execution.driver._PROGRESS", 0.0)
+        for _ in range(50):
+            study = self.study(scheduler, store=tmp_path / "study.db")
+            end = run(study, self.task(save_every_jobs=100), progress=interrupting(times=3))
+            if end == "done":
+                break
+            study.close()
+        told = sum(len(event.metrics["score"]) for event in study.events() if type(event) is Told)
+        assert (end, told) == ("done", 6 * 12)
+        self.check(study)
+        assert ts.replay(study) == []
+
+    def test_beside_another_driver_every_state_is_on_disk_before_it_is_told(self, tmp_path):
+        study = self.study(store=tmp_path / "study.db")
+        with Lease(Path(f"{study.store.path}.leases")):
+            run(study, self.task(save_every_jobs=100))
+        for before, event in pairwise(study.events()):
+            if type(event) is Told:
+                assert type(before) is Checkpointed and (before.trial, before.step) == (event.trial, event.step)
+
+    def test_two_drivers_share_a_population(self, tmp_path):
+        def work():
+            with self.study("pbt", store=tmp_path / "study.db") as study:
+                return run(study, self.task(save_every_jobs=100, members=3))
+
+        with ThreadPoolExecutor(2) as pool:
+            ends = [future.result() for future in [pool.submit(work), pool.submit(work)]]
+        assert ends == ["done", "done"]
+        with ts.Study.open(tmp_path / "study.db") as study:
+            assert sum(trial.step == 12 for trial in study.trials) == 6
+            self.check(study)
+            assert ts.replay(study) == []
+
+    @pytest.mark.parametrize(("every", "steps"), [(2, 18), (100, 18), (100, 40)])
+    def test_a_fork_without_its_source_begins_earlier_and_says_so(self, every, steps, tmp_path, monkeypatch):
+        """The states of another driver, which is gone, were in its memory alone."""
+        monkeypatch.setattr("tunesmith.execution.driver._PROGRESS", 0.0)
+        study = self.study(store=tmp_path / "study.db")
+        gone = Vectorised(self.task(save_every_jobs=every), options(tmp_path / "states"), members=6)
+        with pytest.raises(EOFError):
+            drive(study, Forgetful(gone), checkpoints=Checkpoints(tmp_path / "states"), progress=ending(steps))
+        study.close()
+        study = self.study(store=tmp_path / "study.db")
+        again = Vectorised(self.task(save_every_jobs=every), options(tmp_path / "states"), members=6, keep=study.needed)
+        assert drive(study, again, checkpoints=Checkpoints(tmp_path / "states")) == "done"
+        asked = {event.ask: event for event in study.events() if type(event) is Asked}
+        told = [event for event in study.events() if type(event) is Told]
+        assert any(event.start < asked[event.ask].start for event in told)
+        self.check(study)
+        assert ts.replay(study) == []
 
     def test_progress_is_saved_in_a_long_job_while_it_goes_on(self, tmp_path):
         given = Options(("score",), str(tmp_path), report_seconds=0.0, checkpoint_seconds=0.0)
@@ -382,6 +543,42 @@ class Stacked(ExecutorConformance):
             asked = {event.ask: event for event in study.events() if type(event) is Asked}
             again = [asked[told.ask].start - told.start for told in study.events() if type(told) is Told]
             assert max(again) <= 2 * (every - 1)
+
+
+def interrupting(times):
+    """Ctrl-C when progress is shown for so many times."""
+    left = iter(range(times - 1))
+
+    def show(study):
+        if next(left, None) is None and show.armed:
+            show.armed = False
+            signal.raise_signal(signal.SIGINT)
+
+    show.armed = True
+    return show
+
+
+def ending(steps):
+    """An error when so many steps were told."""
+
+    def show(study):
+        if sum(trial.step - trial.start for trial in study.trials) >= steps:
+            raise EOFError
+
+    return show
+
+
+class Forgetful:
+    """An executor that ends without a word."""
+
+    def __init__(self, executor):
+        self.executor = executor
+
+    def __getattr__(self, name):
+        return getattr(self.executor, name)
+
+    def flush(self, keep):
+        return []
 
 
 def drive_to_the_end(module, store, every):

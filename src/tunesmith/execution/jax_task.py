@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunesmith.execution.stacks import STEPS, Columns, Group, Layout, Members, StackedTask, leaf_names, match, power
+from tunesmith.execution.stacks import (
+    STEPS,
+    Columns,
+    Group,
+    Layout,
+    Members,
+    StackedTask,
+    leaf_names,
+    match,
+    metric_error,
+    power,
+)
 
 if TYPE_CHECKING:
     import jax
@@ -65,8 +76,8 @@ class JaxTask(StackedTask):
         return self._once("largest", _largest)  # type: ignore[no-any-return]
 
     def may_be_one(self, error: Exception) -> bool:
-        """What is found while a program is compiled holds for all members; what it meets when it runs may not."""
-        return isinstance(error, _jax().errors.JaxRuntimeError)
+        """What is found while a program is made holds for all; callbacks and JAX's check for NaN meet values."""
+        return isinstance(error, FloatingPointError) or "callback" in str(error)
 
     def layout(self, group: Group) -> Layout:
         """The tree of a state with the shapes and types of its arrays."""
@@ -437,11 +448,11 @@ def _scalar(name: Any, value: Any) -> Any:
     try:
         scalar = jax.numpy.asarray(np.nan if value is None else value)
     except (TypeError, ValueError):
-        raise TypeError(f"the metric {name!r} is {value!r}, a {type(value).__name__}, but must be a number") from None
+        raise metric_error(name, f"is {value!r}, a {type(value).__name__}, but must be a number") from None
     if scalar.shape:
-        raise TypeError(f"the metric {name!r} has the shape {scalar.shape}: it must be a scalar")
+        raise metric_error(name, f"has the shape {scalar.shape}: it must be a scalar")
     if jax.numpy.iscomplexobj(scalar):
-        raise TypeError(f"the metric {name!r} is complex: give its absolute value, or its parts by two names")
+        raise metric_error(name, "is complex: give its absolute value, or its parts by two names")
     return scalar
 
 

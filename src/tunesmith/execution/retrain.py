@@ -146,7 +146,7 @@ def _check_start(run: _Run, report: Report, started: set[int]) -> None:
     begun, wanted = report.ask in started, run.stretches[0].start
     if not begun and report.metrics and report.start != wanted:
         raise ExecutionError(
-            f"the training with {run.name} and seed {run.seed} should go on from step {wanted}, but its state could not "
+            f"the training with {run.name} and seed {run.seed} should go on from step {wanted}, but its state can't "
             f"be read: {report.note.strip() or 'it was not saved'}"
         )
     started.add(report.ask)

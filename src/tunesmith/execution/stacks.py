@@ -314,6 +314,11 @@ def row_of(columns: Columns, step: int, member: int) -> dict[str | None, float] 
     return row.get(None, row)
 
 
+def metric_error(name: Any, what: str) -> TypeError:
+    """The error for a metric of this name, which is empty where a training gives a number alone."""
+    return TypeError(f"the metric {name!r} {what}" if name else f"the metric {what}")
+
+
 def _names(static: object) -> tuple[str, ...]:
     if isinstance(static, str) or not isinstance(static, Sequence) or not all(isinstance(one, str) for one in static):
         given = (static,) if isinstance(static, str) else "('width', ...)"

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.execution.stacks import Columns, Group, Layout, Members, StackedTask, leaf_names, match
+from tunesmith.execution.stacks import Columns, Group, Layout, Members, StackedTask, leaf_names, match, metric_error
 from tunesmith.rng import subseed
 
 if TYPE_CHECKING:
@@ -321,11 +321,11 @@ def _scalar(name: Any, value: Any) -> Any:
     try:
         scalar = torch.as_tensor(torch.nan if value is None else value)
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"the metric {name!r} is {value!r}, a {type(value).__name__}, but must be a number") from None
+        raise metric_error(name, f"is {value!r}, a {type(value).__name__}, but must be a number") from None
     if scalar.dim():
-        raise TypeError(f"the metric {name!r} has the shape {tuple(scalar.shape)}: it must be a scalar")
+        raise metric_error(name, f"has the shape {tuple(scalar.shape)}: it must be a scalar")
     if scalar.is_complex():
-        raise TypeError(f"the metric {name!r} is complex: give its absolute value, or its parts by two names")
+        raise metric_error(name, "is complex: give its absolute value, or its parts by two names")
     return scalar.double()
 
 
