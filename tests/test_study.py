@@ -350,7 +350,7 @@ def test_an_ancestor_is_no_source_beyond_the_step_where_the_training_of_its_chil
     s = study(scheduler=PBT(population=4, ready=2, steps=6, synchronous=True))
     jobs = [ask(s) for _ in range(4)]
     for loss, job in enumerate(jobs):
-        s.tell(job, {"loss": [1.0, float(loss)]}, step=1 + 1, checkpoint=saved(job, 2))
+        s.tell(job, {"loss": [1.0, float(loss)]}, checkpoint=saved(job, 2))
     fork = next(job for job in s.ask(4) if job.parent is not None)
     assert fork.start == 2 and fork.sources[0].step == 2
     s.tell(fork, {"loss": [0.9, 0.8, 0.7]}, step=4)  # from step 1

@@ -129,8 +129,7 @@ def test_arrays_of_similar_names_are_not_mixed_up(tmp_path_factory, tree):
 
 
 def test_a_name_made_to_tell_two_apart_may_be_taken(store):
-    tree = {"x": np.array([1]), "x#2": np.array([2]), "": {"x": np.array([3])}, "a": {"b": 4}, "a.b": np.array([5])}
-    tree = {"r": tree, "r.": {"x": np.array([6])}, "r.x": np.array([7]), "r.x#1": np.array([8])}
+    tree = {"a.b": np.array([1]), "a.b#2": np.array([2]), "a": {"b": np.array([3])}}
     saved = store.save(0, 1, tree)
     assert same(tree, store.load(saved.where, saved.digest))
 
