@@ -312,7 +312,8 @@ def test_a_state_that_is_written_after_it_was_told_counts() -> None:
     s.tell(first, {"loss": [2.0, 1.0]}, checkpoint=saved(first, 4))
     s.tell(second, {"loss": [4.0, 3.0]}, step=2)
     s.fail(second, "no more")
-    s.written([first.ask, first.ask, second.ask], [saved(first, 3), saved(first, 1), saved(second, 2)])
+    for job, step in ((first, 3), (first, 1), (second, 2)):
+        s.written(job.ask, saved(job, step))
     assert s.trials[0].checkpoints == [saved(first, 1), saved(first, 3), saved(first, 4)]
     assert s.trials[1].checkpoints == [saved(second, 2)]
     assert [one.step for one in s.trials.sources(s.trials[0], 3)] == [3, 1]
@@ -328,10 +329,11 @@ def test_a_state_that_was_told_by_another_job_is_passed_over() -> None:
     job = ask(s)
     assert (job.trial, job.start) == (0, 0)
     s.tell(job, {"loss": [4.0, 3.0]}, step=2)
-    s.written([zombie.ask, zombie.ask, job.ask], [saved(zombie, 2), saved(zombie, 3), saved(job, 2)])
+    for one, step in ((zombie, 2), (zombie, 3), (job, 2)):
+        s.written(one.ask, saved(one, step))
     assert s.trials[0].checkpoints == [saved(job, 2)]
     s.tell(job, {"loss": [2.0, 1.0]})
-    s.written([job.ask], [saved(job, 5)])  # never told
+    s.written(job.ask, saved(job, 5))  # never told
     assert s.trials[0].checkpoints == [saved(job, 2)]
 
 

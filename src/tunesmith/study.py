@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from threading import RLock
@@ -424,10 +424,10 @@ class Study:
         if self.budget is not None and step == job.until and not seconds and not self.trials[job.trial].seconds:
             raise ValueError(f"trial {job.trial}: the study has a budget: tell needs seconds=, what the job has cost")
 
-    def written(self, asks: Iterable[int], checkpoints: Iterable[Checkpoint]) -> None:
-        """Say that states were written after they were told, by the jobs of these asks."""
+    def written(self, ask: int, checkpoint: Checkpoint) -> None:
+        """Say that a state was written after it was told by the job of this ask."""
         with self._lock:
-            self._report([Checkpointed(ask, *checkpoint) for ask, checkpoint in zip(asks, checkpoints, strict=True)])
+            self._report([Checkpointed(ask, *checkpoint)])
 
     def fail(self, job: Job, error: str, kind: FailureKind = "raised") -> None:
         """Say that a job has failed. Kinds ``lost`` and ``crashed`` are asked again, the others end the trial."""

@@ -21,7 +21,18 @@ import pytest
 
 import tunesmith as ts
 from tunesmith.analysis.schedule import schedule
-from tunesmith.execution import Checkpoints, Inline, Lease, Options, Vectorised, drive, driver, run, vectorised
+from tunesmith.execution import (
+    CheckpointError,
+    Checkpoints,
+    Inline,
+    Lease,
+    Options,
+    Vectorised,
+    drive,
+    driver,
+    run,
+    vectorised,
+)
 from tunesmith.execution.base import Target
 from tunesmith.execution.vectorised import for_study
 from tunesmith.records import Asked, Checkpointed, Failed, Told
@@ -487,6 +498,24 @@ class Stacked(ExecutorConformance):
         self.check(study)
         assert ts.replay(study) == []
 
+    def test_a_disk_that_is_full_at_the_end_loses_no_other_state(self, tmp_path, monkeypatch):
+        """What was written before is in the log, and the error says what is the matter."""
+        study = self.study("asha")
+        save, written = Checkpoints.save, []
+
+        def few(checkpoints, trial, step, tree):
+            if len(written) == 2:
+                raise CheckpointError("cannot write checkpoints")
+            written.append((trial, step))
+            return save(checkpoints, trial, step, tree)
+
+        monkeypatch.setattr(Checkpoints, "save", few)
+        task = self.task(save_every_jobs=100)
+        with pytest.raises(ts.TunesmithError, match="cannot write checkpoints"):
+            drive(study, Vectorised(task, options(tmp_path), members=6, keep=study.needed))
+        assert [(one.trial, one.step) for trial in study.trials for one in trial.checkpoints] == sorted(written)
+        assert len(written) == 2
+
     def test_interrupted_every_member_is_saved_and_the_study_goes_on_there(self, tmp_path):
         study = self.study("full", store=tmp_path / "study.db", trials=4)
         executor = Vectorised(self.task(), options(tmp_path / "states"), members=4)
@@ -578,7 +607,7 @@ class Forgetful:
         return getattr(self.executor, name)
 
     def flush(self, keep):
-        return []
+        return iter(())
 
 
 def drive_to_the_end(module, store, every):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -146,9 +146,9 @@ class Executor(Protocol):
         """Others work on the study, too: from now on no job is done before its state is where they can read it."""
         return
 
-    def flush(self, keep: Iterable[tuple[int, int]]) -> list[Kept]:
+    def flush(self, keep: Iterable[tuple[int, int]]) -> Iterator[Kept]:
         """Write those of these states, as (trial, step), that are in memory alone, and say where they are."""
-        return []
+        return iter(())
 
     def close(self) -> None:
         """End everything at once."""

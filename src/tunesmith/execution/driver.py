@@ -153,10 +153,10 @@ class _Driver:
 
     def flush(self) -> None:
         """Have the states written that are in memory alone and may still be needed."""
-        kept = self.executor.flush(self.study.needed())
-        saved = [Checkpoint(one.trial, one.saved.step, one.saved.where, one.saved.digest) for one in kept]
-        self.study.written([one.ask for one in kept], saved)
-        self.retention.written += len(kept)
+        with self.study.batch():
+            for ask, trial, saved in self.executor.flush(self.study.needed()):
+                self.study.written(ask, Checkpoint(trial, saved.step, saved.where, saved.digest))
+                self.retention.written += 1
 
     def _share(self) -> None:
         """When others come to work on the study, they need what is in memory here."""

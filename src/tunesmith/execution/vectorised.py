@@ -161,12 +161,11 @@ class Vectorised(Executor):
         """From now on every job's state is written before the job is told as done."""
         self._save_every = 1
 
-    def flush(self, keep: Iterable[Place]) -> list[Kept]:
+    def flush(self, keep: Iterable[Place]) -> Iterator[Kept]:
         """Write what is in memory alone."""
-        if self._checkpoints is None:
-            return []
-        unsaved = self._rooms.unsaved(set(keep))
-        return [Kept(ask, trial, self._write(trial, step, tree)) for ask, (trial, step), tree in unsaved]
+        if self._checkpoints is not None:
+            for ask, (trial, step), tree in self._rooms.unsaved(set(keep)):
+                yield Kept(ask, trial, self._write(trial, step, tree))
 
     def close(self) -> None:
         """Give up all states; checkpoints that are being written are written to their end."""
