@@ -327,7 +327,7 @@ class Rooms:
                 self._take_row(room, member, row, member.job.start, source.unsaved)
                 copies.append((member, source))
         self._copy(room, copies)
-        self._begin(room, [member for member in fresh if not self._restored(room, member)])
+        self._begin(room, [one for one in self._unparked(room, fresh) if not self._restored(room, one)])
         return [member.job for member in moving[len(rows) :]]
 
     def _take_row(self, room: Room, member: Running, row: int, step: int, unsaved: int) -> None:
@@ -340,7 +340,8 @@ class Rooms:
         Raises:
             Exception: there is not even memory for one, and nobody trains whose end would give some.
         """
-        size = self._task.capacity(len(room.running) + count, self._slots)
+        others = len(room.resident) if self.waves else 0  # most of them go on in their rows with the next waves
+        size = self._task.capacity(min(len(room.running) + count + others, self._slots), self._slots)
         while size > room.rows:
             try:
                 larger = self._task.stack(group, size)
@@ -392,6 +393,33 @@ class Rooms:
             for row, tree in zip(rows, trees, strict=True):
                 room.stack.load([row], [tree])
 
+    def _unparked(self, room: Room, members: list[Running]) -> list[Running]:
+        """Put back what was copied out of its row, all at once where it lies in one stack; and the others."""
+        stacks: dict[int, list[tuple[Running, Parked]]] = {}
+        left = []
+        for member in members:
+            parked = next((room.parked[place] for place in _places(member.job) if place in room.parked), None)
+            if parked is None:
+                left.append(member)
+            else:
+                stacks.setdefault(id(parked.stack), []).append((member, parked))
+        for some in stacks.values():
+            stack = some[0][1].stack
+            for member, parked in some:
+                member.step, member.unsaved = member.job.start, parked.unsaved
+            rows = [member.row for member, _ in some]
+            assert room.stack is not None
+            try:
+                if stack is not None:
+                    room.stack.copy(rows, stack, [parked.index for _, parked in some])
+                    continue
+            except Exception as error:
+                if not full(error) or room.stack.broken:
+                    raise
+            for row, (_, parked) in zip(rows, some, strict=True):
+                room.stack.load([row], [parked.tree()])
+        return left
+
     def _restored(self, room: Room, member: Running) -> bool:
         """Load the state that a member goes on from, as near to the start of its job as there is one."""
         job = member.job
@@ -400,14 +428,6 @@ class Rooms:
         assert room.stack is not None
         try:
             for place in _places(job):
-                if place in room.parked:
-                    parked = room.parked[place]
-                    if parked.stack is not None:
-                        room.stack.copy([member.row], parked.stack, [parked.index])
-                    else:
-                        room.stack.load([member.row], [parked.tree()])
-                    member.step, member.unsaved = job.start, parked.unsaved
-                    return True
                 if any(other.holds(place) for other in self._rooms.values()):
                     raise ValueError(
                         f"trial {job.trial} can't go on from the weights of trial {place[0]}: with its hyperparameters "

@@ -10,14 +10,15 @@ decides what the wave before it has reached.
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -35,8 +36,6 @@ _SECONDS = 0.5  # a launch takes about so long, and STEPS at most
 _TIMED = 0.02  # a program is timed for at least so many seconds
 _DRAWS = 32  # configurations of which the shapes are looked at before a population is trained
 _WORTH = 0.005  # where the job of a member takes longer, in seconds, what the driver does beside it does not matter
-
-T = TypeVar("T")
 
 log = logging.getLogger("tunesmith")
 
@@ -103,6 +102,7 @@ class Vectorised(Executor):
         self._checkpoints = None if options.root is None else Checkpoints(options.root)
         self._writer = ThreadPoolExecutor(1, "checkpoints")
         self._stopping = False
+        self._frozen = False  # whether the garbage collector passes over what was there before
         self._queue: list[Job] = []
         self._out: set[int] = set()  # asks
         self._rooms = Rooms(task, self._slots, self._checkpoints, keep, self._writer, self._fail)
@@ -141,6 +141,9 @@ class Vectorised(Executor):
         Returns:
             The reports whose checkpoints are written. None at all, and at once, where another wave may be submitted.
         """
+        if not self._frozen:
+            gc.freeze()  # what is there now, a million objects of JAX among it, need not be looked at in every round
+            self._frozen = True
         self._queue = self._rooms.seat(self._queue)
         launched = False
         while len(self._launches) < self._at_once and self._launch():
@@ -169,6 +172,8 @@ class Vectorised(Executor):
 
     def close(self) -> None:
         """Give up all states; checkpoints that are being written are written to their end."""
+        if self._frozen:
+            gc.unfreeze()
         self._launches.clear()
         self._writer.shutdown(cancel_futures=True)
         self._rooms.clear()
@@ -301,31 +306,39 @@ class Vectorised(Executor):
     def _advance(self, members: list[Running], columns: Columns, seconds: float) -> None:
         """Take in the metrics of a launch, each member up to the step at which its job ends."""
         required = self._options.required
-        for member in members if any(member.once for member in members) else members[:1]:
+        once = any(member.once for member in members)
+        for member in members if once else members[:1]:
             first = as_metrics(row_of(columns, 0, 0), required, member.once)  # says what is missing
-        series = {(name or next(iter(first))): values.T.tolist() for name, values in columns.items()}
+        named = {name or next(iter(first)): values for name, values in columns.items()}
+        series = {name: values.T.tolist() for name, values in named.items()}
+        finite = np.logical_and.reduce([np.isfinite(named[name]) for name in required if name in named])
+        whole = np.all(finite, axis=0).tolist()  # nothing ends these members before the launch does
         for index, member in enumerate(members):
-            self._advance_one(member, {name: values[index] for name, values in series.items()})
+            values = {name: of_all[index] for name, of_all in series.items()}
+            count = len(next(iter(values.values())))
+            if once or self._options.target is not None or not whole[index]:
+                count = self._taken(member, values)
+            for name, known in values.items():
+                member.pending.setdefault(name, []).extend(known[:count])
+            member.steps += count
+            member.step += count
             member.seconds += seconds
+            member.ended = member.ended or self._stopping or member.step >= member.job.until
 
-    def _advance_one(self, member: Running, series: dict[str, list[float]]) -> None:
-        count = len(next(iter(series.values())))
+    def _taken(self, member: Running, values: dict[str, list[float]]) -> int:
+        """How many steps of a launch count: up to a value that is not finite, or to the target."""
+        count = len(next(iter(values.values())))
         for name, known in member.once.items():
-            series[name] = _carried(series.get(name, [math.nan] * count), known)
-        broken = [_first(series[name], lambda value: not math.isfinite(value)) for name in self._options.required]
-        taken = min([count - 1, *broken])
-        target = self._options.target
-        if target is not None:
-            rows = [{name: values[step] for name, values in series.items()}.get for step in range(taken + 1)]
-            taken = min(taken, _first(rows, target.reached))
-        enough = target is not None and taken < len(rows) and target.reached(rows[taken])
-        for name, values in series.items():
-            member.pending.setdefault(name, []).extend(values[: taken + 1])
-        member.once = {name: series[name][taken] for name in member.once}
-        member.steps += taken + 1
-        member.step += taken + 1
-        member.broken = taken in broken
-        member.ended = member.broken or enough or self._stopping or member.step >= member.job.until
+            values[name] = _carried(values.get(name, [math.nan] * count), known)
+        for step in range(count):
+            row = {name: known[step] for name, known in values.items()}
+            member.broken = not all(math.isfinite(row[name]) for name in self._options.required)
+            member.once = {name: row[name] for name in member.once}
+            target = self._options.target
+            member.ended = member.broken or (target is not None and target.reached(row.get))
+            if member.ended:
+                return step + 1
+        return count
 
     # -- reports
 
@@ -416,11 +429,6 @@ class Vectorised(Executor):
             if member.steps and member.step >= member.job.until:
                 member.forget_last_step()
             self._outbox.append(_Held([member.report(done=True, failure=failure)]))
-
-
-def _first(values: Sequence[T], holds: Callable[[T], bool]) -> int:
-    """The place of the first value of which something holds; their number where there is none."""
-    return next((place for place, value in enumerate(values) if holds(value)), len(values))
 
 
 def _carried(values: list[float], known: float | None) -> list[float]:
