@@ -630,11 +630,13 @@ class Study:
             return needed | {(trial.id, trial.step) for trial in (*ranked[:1], *islice(rest, few))}
 
     def keep(self) -> set[tuple[int, int]]:
-        """The checkpoints, as (trial, step), of the states that may still be needed, with the ones to fall back on."""
+        """The checkpoints, as (trial, step), that must stay: of the states that may still be needed, whether the log
+        knows of them yet or not, and the ones to fall back on.
+        """
         with self._lock:
-            sources, trials = self.trials.sources, self.trials
-            found = (source for trial, step in self.needed() for source in sources(trials[trial], step)[:2])
-            return {(source.trial, source.step) for source in found}
+            needed, sources = self.needed(), self.trials.sources
+            found = [source for trial, step in needed for source in sources(self.trials[trial], step)[:2]]
+            return needed | {(source.trial, source.step) for source in found}
 
 
 @contextmanager

@@ -203,8 +203,9 @@ class TorchStack:
     def copy(self, rows: Sequence[int], source: Any, sources: Sequence[int]) -> None:
         """A gather and a scatter."""
         to, origin = self._index(rows), self._index(sources)
-        for leaf, other in zip(self.leaves, source.leaves, strict=True):
-            leaf[to] = other[origin]
+        taken = [other[origin] for other in source.leaves]  # all of them, before one is changed
+        for leaf, new in zip(self.leaves, taken, strict=True):
+            leaf[to] = new
 
     def take(self, rows: Sequence[int]) -> TorchStack:
         """A gather."""

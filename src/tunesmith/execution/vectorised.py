@@ -230,11 +230,11 @@ class Vectorised(Executor):
             columns = launch.columns()
             seconds = perf_counter() - max(launch.begun, self._ended)
             self._pace[launch.group, launch.stack.rows] = seconds / launch.count
-            if launch.stack is not room.stack:
+            if not launch.whole:
                 assert room.stack is not None
                 room.stack.copy([member.row for member in members], launch.stack, range(len(members)))
         except Exception as error:
-            self._failed(room, launch.group, members, error, broken=launch.whole and launch.stack.broken)
+            self._failed(room, launch.group, members, error, broken=launch.whole)  # where they stand nobody knows
             return
         finally:
             self._ended = perf_counter()
