@@ -191,9 +191,9 @@ class Trials(Sequence[Trial]):
     def _checkpointed(self, event: Checkpointed) -> None:
         """A state of the job that is out; or one that was told, by the job that was told it."""
         trial = self._trials[event.trial]
-        current = trial is self._current(event)
-        told = any(report.ask == event.ask and report.start < event.step <= report.step for report in trial.reports)
-        if not current and not told:
+        if trial is not self._current(event) and not any(
+            report.ask == event.ask and report.start < event.step <= report.step for report in trial.reports
+        ):
             return
         if not trial.checkpoints or event.step > trial.checkpoints[-1].step:
             trial.crashes = 0

@@ -293,6 +293,18 @@ class Stacked(ExecutorConformance):
             for_study(self.task(), options(tmp_path), self.study(scheduler, space, trials=8)).close()
         for_study(self.task(), options(tmp_path), self.study("asha", WIDE)).close()
 
+    @pytest.mark.skipif(not hasattr(SPACE, "fixed"), reason="no parameter can be fixed yet")
+    @pytest.mark.parametrize("scheduler", ["pbt", "generations", CHAIN])
+    def test_a_population_may_choose_among_shapes_that_are_fixed(self, scheduler, tmp_path):
+        space = ts.Space({**SPACE, "width": ts.Ordinal([2, 3], fixed=True), "batch": ts.Ordinal([1, 2])})
+        study = self.study(scheduler, space, trials=8 if scheduler is CHAIN else None)
+        executor = for_study(self.task(), options(tmp_path), study)
+        assert drive(study, executor, checkpoints=Checkpoints(tmp_path)) == "done"
+        assert not study.trials.failed
+        forks = [trial for trial in study.trials if trial.parent is not None]
+        assert forks and all(fork.config["width"] == study.trials[fork.parent].config["width"] for fork in forks)
+        self.check(study)
+
     def test_a_static_name_that_the_space_has_not_is_refused(self, tmp_path):
         task = type(self).task.__wrapped__(static=("widht",))
         with pytest.raises(ValueError, match="has no 'widht'; it has lr, k, width"):
@@ -428,6 +440,8 @@ class Stacked(ExecutorConformance):
                 assert type(before) is Checkpointed and (before.trial, before.step) == (event.trial, event.step)
 
     def test_two_drivers_share_a_population(self, tmp_path):
+        self.study("pbt", store=tmp_path / "study.db").close()
+
         def work():
             with self.study("pbt", store=tmp_path / "study.db") as study:
                 return run(study, self.task(save_every_jobs=100, members=3))

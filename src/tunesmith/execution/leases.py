@@ -71,10 +71,9 @@ class Lease:
             return True
 
     def others(self) -> bool:
-        """Whether another driver has a lease, be it one that has vanished."""
-        if self.folder is None:
-            return False
-        return any(path.stem != self.id for path in self.folder.glob("*.lease"))
+        """Whether another driver is there."""
+        workers = [] if self.folder is None else [path.stem for path in self.folder.glob("*.lease")]
+        return any(worker != self.id and not self.vanished(worker) for worker in workers)
 
     def _path(self, worker: str) -> Path:
         assert self.folder is not None
