@@ -3,14 +3,22 @@
     python benchmarks/population_speed.py --case digits
     python benchmarks/population_speed.py --case mlp transformer lstm cnn ppo exploit
     python benchmarks/population_speed.py --case transformer cnn --bf16
+    python benchmarks/population_speed.py --case mlp --updates 100 --chunk 1024 512 256 --rivals
+    python benchmarks/population_speed.py --case rounds
+    python benchmarks/population_speed.py --case mlp --updates 100 --chunk 256 1024 --rivals
+    python benchmarks/population_speed.py --case rounds
 
 A member-step is one update of one member's weights, on a minibatch of its own (for ``ppo``: a step of an environment).
 ``system`` is a whole study: population based training through the driver, decisions, forks on the device and log
 included. ``bare`` calls the same compiled step in a loop that does nothing else. The others train one network a process
 in PyTorch (``population_rivals.py``), and so many of them take so many times as long. All train on random data, ``ppo``
 in CartPole; compilation is not counted. ``mlp-fused`` updates its layers in the backward pass, which pays with
-``--bf16``. Figures are medians; on a machine that others use too compare those of processor time ("CPU"). ``--devices
-2`` deals the members out to two GPUs, or two cores of a machine that has none.
+``--bf16``. With ``--chunk`` below the number of members a study sends them off in waves, and decides while the device
+trains the next wave. ``rounds`` is what deciding and reporting costs: a study whose training does nothing, in processor
+time a member and round.
+
+Figures are medians; on a machine that others use too compare those of processor time ("CPU"). ``--devices 2`` deals the
+members out to two GPUs, or two cores of a machine that has none.
 """
 
 from __future__ import annotations
@@ -322,11 +330,11 @@ def rate(train: Callable[[int], object], work: int, seconds: float) -> tuple[flo
     return steps * work / (time.perf_counter() - begun), steps * work / (time.process_time() - used)
 
 
-def measured(name: str, given: argparse.Namespace) -> None:
+def measured(name: str, given: argparse.Namespace, chunk: int | None) -> None:
     """All ways of a case, and what the whole study is beside each."""
     this = case(name, given.members, given.updates, given.bf16)
     devices = jax.devices()[: given.devices]
-    task = JaxTask(this.pure, chunk=given.chunk or this.members, checkpoint_every=max(1, given.every), devices=devices)
+    task = JaxTask(this.pure, chunk=chunk or this.members, save_every_jobs=max(1, given.every), devices=devices)
     ways = {"system": system(task, this, given.every)}
     if len(devices) == 1:
         ways["bare"] = bare(this)
@@ -338,6 +346,7 @@ def measured(name: str, given: argparse.Namespace) -> None:
             found[way].append(rate(train, this.members * this.work, given.seconds))
     whole = tuple(statistics.median(x[i] for x in found["system"]) for i in (0, 1))
     title = f"{name}, {'bf16' if given.bf16 else 'f32'}, {this.members} members, {this.updates} updates a step"
+    title += f", {chunk} at a time" if chunk else ""
     for way, rates in found.items():
         wall, cpu = (statistics.median(x[i] for x in rates) for i in (0, 1))
         print(f"| {title} | {way} | {wall:,.0f} | {whole[0] / wall:.3g} | {whole[1] / cpu:.3g} |", flush=True)
@@ -349,6 +358,33 @@ def measured(name: str, given: argparse.Namespace) -> None:
             print(f"| {title} | {way} | {error} | | |", flush=True)
             continue
         print(f"| {title} | {way} | {wall:,.0f} | {whole[0] / wall:.3g} | |", flush=True)
+
+
+class Nothing:
+    """A training that does nothing."""
+
+    def init(self, config: Any, key: Any) -> Any:
+        return jnp.zeros(())
+
+    def step(self, state: Any, config: Any, key: Any) -> Any:
+        return state * 0.9 + config["lr"], {"loss": state}
+
+
+def rounds(given: argparse.Namespace) -> None:
+    """Deciding and reporting; the first two rounds, which compile the programs, are not counted."""
+    members, many = given.members or 1024, 20
+    case = Case(Nothing(), SPACE, ts.Goal("loss"), members, 1, 1)
+    devices = jax.devices()[: given.devices]
+    task = JaxTask(case.pure, chunk=members, save_every_jobs=max(1, given.every), devices=devices)
+    train = system(task, case, given.every)
+    found = []
+    for _ in range(given.repeat + 1):
+        begun = time.process_time()
+        train(2)
+        middle = time.process_time()
+        train(2 + many)
+        found.append((time.process_time() - middle - (middle - begun)) / many / members)
+    print(f"rounds: {1e6 * statistics.median(found[1:]):.3g} us of processor time a member and round")
 
 
 def exploit(given: argparse.Namespace) -> None:
@@ -373,11 +409,11 @@ RIVALS = {"eager": (1, False, False), "graph": (1, True, False), "shared": (4, F
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ["digits", "mlp", "mlp-fused", "transformer", "lstm", "cnn", "ppo", "exploit"]
+    names = ["digits", "mlp", "mlp-fused", "transformer", "lstm", "cnn", "ppo", "exploit", "rounds"]
     parser.add_argument("--case", nargs="+", choices=names, default=["digits"])
     parser.add_argument("--members", type=int, help="by default what the case says")
     parser.add_argument("--updates", type=int, help="updates a step of the study; between two of them members decide")
-    parser.add_argument("--chunk", type=int, help="members trained at a time; all by default")
+    parser.add_argument("--chunk", type=int, nargs="+", default=[None], help="members at a time; all by default")
     parser.add_argument("--every", type=int, default=0, help="every so many jobs checkpoints are written; 0: none")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16, with weights in float32")
     parser.add_argument("--devices", type=int, default=1)
@@ -395,7 +431,11 @@ def main() -> None:
     print(f"JAX {jax.__version__} on {given.devices} x {jax.devices()[0].device_kind}")
     print("| case | way | member-steps/s | system is | of CPU |\n|---|---|--:|--:|--:|", flush=True)
     for name in given.case:
-        exploit(given) if name == "exploit" else measured(name, given)
+        if name in ("exploit", "rounds"):
+            {"exploit": exploit, "rounds": rounds}[name](given)
+            continue
+        for chunk in given.chunk:
+            measured(name, given, chunk)
 
 
 if __name__ == "__main__":

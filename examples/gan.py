@@ -331,7 +331,7 @@ def problem(given: argparse.Namespace) -> Problem:
     chunk = 1 if jax.default_backend() == "cpu" else given.population  # processors gain nothing by larger products
     return Problem(
         name=f"GAN, {given.data}",
-        task=JaxTask(gan, members=given.population, chunk=chunk, checkpoint_every=10),
+        task=JaxTask(gan, members=given.population, chunk=chunk, save_every_jobs=10),
         space=SPACE,
         goal=ts.Goal("score", maximise=True),
         report="test_score",

@@ -340,7 +340,7 @@ SPACE = ts.Space(
 @cache
 def task(pure: Translation, members: int) -> JaxTask:
     """The same for all studies of a process, which compile it once."""
-    return JaxTask(pure, members=members, chunk=members, checkpoint_every=5)
+    return JaxTask(pure, members=members, chunk=members, save_every_jobs=5)
 
 
 def problem(given: argparse.Namespace) -> Problem:

@@ -304,6 +304,61 @@ def test_the_best_checkpoint_is_kept_while_another_is_best_for_a_moment() -> Non
     assert s.best is s.trials[0] and (0, 2) in s.keep()
 
 
+def test_a_state_that_is_written_after_it_was_told_counts() -> None:
+    """Whatever has become of the trial since; the newest step comes last."""
+    s = study(scheduler=Full(4))
+    first, second = ask(s), ask(s)
+    s.tell(first, {"loss": [4.0, 3.0]}, step=2)
+    s.tell(first, {"loss": [2.0, 1.0]}, checkpoint=saved(first, 4))
+    s.tell(second, {"loss": [4.0, 3.0]}, step=2)
+    s.fail(second, "no more")
+    for job, step in ((first, 3), (first, 1), (second, 2)):
+        s.written(job.ask, saved(job, step))
+    assert s.trials[0].checkpoints == [saved(first, 1), saved(first, 3), saved(first, 4)]
+    assert s.trials[1].checkpoints == [saved(second, 2)]
+    assert [one.step for one in s.trials.sources(s.trials[0], 3)] == [3, 1]
+    assert replay(s) == []
+
+
+def test_a_state_that_was_told_by_another_job_is_passed_over() -> None:
+    """The trial was trained again meanwhile: this is not the state whose values the log has."""
+    s = study(scheduler=Full(4))
+    zombie = ask(s)
+    s.tell(zombie, {"loss": [4.0, 3.0, 2.0]})
+    s.fail(zombie, "no heartbeat", "lost")
+    job = ask(s)
+    assert (job.trial, job.start) == (0, 0)
+    s.tell(job, {"loss": [4.0, 3.0]}, step=2)
+    for one, step in ((zombie, 2), (zombie, 3), (job, 2)):
+        s.written(one.ask, saved(one, step))
+    assert s.trials[0].checkpoints == [saved(job, 2)]
+    s.tell(job, {"loss": [2.0, 1.0]})
+    s.written(job.ask, saved(job, 5))  # never told
+    assert s.trials[0].checkpoints == [saved(job, 2)]
+
+
+def test_what_is_needed_is_kept_whether_the_log_knows_that_it_was_written_or_not() -> None:
+    s = study(scheduler=PBT(population=2, ready=1, steps=3))
+    first, second = ask(s), ask(s)
+    s.tell(first, {"loss": 2.0})
+    s.tell(second, {"loss": 1.0}, checkpoint=saved(second, 1))
+    assert {(0, 1), (1, 1)} <= s.needed() == s.keep()
+
+
+def test_an_ancestor_is_no_source_beyond_the_step_where_the_training_of_its_child_began() -> None:
+    """The child went on from an earlier state than it was to: later ones of its parent are not its ancestors'."""
+    s = study(scheduler=PBT(population=4, ready=2, steps=6, synchronous=True))
+    jobs = [ask(s) for _ in range(4)]
+    for loss, job in enumerate(jobs):
+        s.tell(job, {"loss": [1.0, float(loss)]}, checkpoint=saved(job, 2))
+    fork = next(job for job in s.ask(4) if job.parent is not None)
+    assert fork.start == 2 and fork.sources[0].step == 2
+    s.tell(fork, {"loss": [0.9, 0.8, 0.7]}, step=4)  # from step 1
+    trial = s.trials[fork.trial]
+    assert [(one.trial, one.step) for one in s.trials.sources(trial, 4)] == []
+    s.fail(fork, "x", "lost")
+
+
 def test_lost_is_never_held_against_a_trial() -> None:
     s = study()
     for _ in range(3 * MAX_CRASHES):

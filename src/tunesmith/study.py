@@ -41,6 +41,7 @@ from tunesmith.records import (
     AnyEvent,
     Asked,
     Changed,
+    Checkpointed,
     Constraint,
     Ended,
     Enqueued,
@@ -435,6 +436,11 @@ class Study:
         with self.batch() as batch:
             batch.fail(job, error, kind, seconds=seconds)
 
+    def written(self, ask: int, checkpoint: Checkpoint) -> None:
+        """Say that a state was written after it was told by the job of this ask."""
+        with self.batch() as batch:
+            batch.written(ask, checkpoint)
+
     def _check_job(self, job: Job) -> Trial:
         """The trial of a job. ValueError where the job is none of this study: its events would make no sense."""
         if not isinstance(job, Job):
@@ -503,8 +509,9 @@ class Study:
                     return False
             elif self._is_whole(config):
                 self.space.check(self.space.at(config, 1.0))
-            members = self._log.decider.scheduler.members
-            if members is not None and self._fold.started + len(self._fold.queue) >= members:
+            scheduler = self._log.decider.scheduler
+            members = scheduler.members
+            if members is not None and not scheduler.rungs and self._fold.started + len(self._fold.queue) >= members:
                 self._message = f"all {members} members of the population have their first configuration"
                 return False
             return self._log.append([Enqueued(config)])
@@ -740,25 +747,32 @@ class Study:
         with self._lock:
             return self._log.decider.keep()
 
-    def keep(self) -> set[tuple[int, int]]:
-        """The checkpoints, as (trial, step), that may still be needed: by a job that is out or may be asked, with
-        the ones to fall back on; the best trial's, with that of the next one in case it does not stay the best; and
-        those of the front. Where the value that counts is not the last one, also the checkpoint next to its step.
+    def needed(self) -> set[tuple[int, int]]:
+        """The states, as (trial, step), that may still be needed: by a job that is out or may be asked; the best
+        trial's, with that of the next one in case it does not stay the best; and those of the front. Where the value
+        that counts is not the last one, also the state of its step.
         """
         with self._lock:
             trials, incumbents = self.trials, self._incumbents(self._fold)
-            wanted = [(trials[number], step) for number, step in self._log.decider.keep()]
-            wanted += [(trial, trial.step) for trial in (*trials.running.values(), *trials.waiting)]
-            kept = {(trial.id, step) for trial, step in wanted}
+            needed = self._log.decider.keep()
+            needed |= {(trial.id, trial.step) for trial in (*trials.running.values(), *trials.waiting)}
             ranked = list(incumbents.ranked())
-            rest = (trial for trial in ranked if (trial.id, trial.step) not in kept)  # they change no more
+            rest = (trial for trial in ranked if (trial.id, trial.step) not in needed)  # they change no more
             few = RUNNERS_UP if trials.repeated else 1  # a repeat may make the best one fall behind several
             best = [*ranked[:1], *islice(rest, few)]
             if len(self.goals) > 1:
                 best += incumbents.front()
-            wanted += [(trial, trial.step) for trial in best]
-            wanted += [(trial, step) for trial in best if (step := self._best_step(trial)) is not None]
-            return {(source.trial, source.step) for trial, step in wanted for source in trials.sources(trial, step)[:2]}
+            needed |= {(trial.id, trial.step) for trial in best}
+            return needed | {(trial.id, step) for trial in best if (step := self._best_step(trial)) is not None}
+
+    def keep(self) -> set[tuple[int, int]]:
+        """The checkpoints, as (trial, step), that must stay: of the states that may still be needed, whether the log
+        knows of them yet or not, and the ones to fall back on.
+        """
+        with self._lock:
+            needed, sources = self.needed(), self.trials.sources
+            found = [source for trial, step in needed for source in sources(self.trials[trial], step)[:2]]
+            return needed | {(source.trial, source.step) for source in found}
 
     def use_checkpoints(self, folder: str | os.PathLike[str] | None = None) -> Path:
         """The directory where states are saved from now on, an absolute path.
@@ -900,6 +914,10 @@ class Batch:
         check_seconds(seconds, f"trial {trial.id}")
         text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
         self.events.append(Failed(job.ask, job.trial, clean(text), kind, float(seconds)))
+
+    def written(self, ask: int, checkpoint: Checkpoint) -> None:
+        """As ``Study.written``."""
+        self.events.append(Checkpointed(ask, *checkpoint))
 
     def note(self, trial: Trial | Job | int | None, values: Mapping[str, Scalar]) -> None:
         """As ``Study.note``."""

@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from itertools import count
+from itertools import chain, count
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -105,10 +105,9 @@ def _leaf(
     leaves: dict[str, Leaf],
     path: tuple[object, ...],
 ) -> Any:
-    label = name_of_path = clean(".".join(str(key) for key in path) or "state")
-    numbers = count(len(leaves))
-    while label in leaves or label == "__metadata__":
-        label = f"{name_of_path}#{next(numbers)}"
+    plain = clean(".".join(str(key) for key in path) or "state")
+    names = chain([plain], (f"{plain}#{number}" for number in count(1)))  # keys with dots may lead to one name twice
+    label = next(name for name in names if name not in leaves and name != "__metadata__")
     leaves[label] = data.view(name).reshape(shape) if name in KNOWN else data
     return {_TAG: kind, "v": label, "dtype": code, "shape": list(shape)}
 

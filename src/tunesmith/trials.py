@@ -317,9 +317,10 @@ class Trials(Sequence[Trial]):
     def _checkpointed(self, event: Checkpointed) -> None:
         """A state that a trial has, or will be told to have: also one that is written after the job has ended."""
         trial = self._trials[event.trial]
-        if trial.ask != event.ask or trial.status in ("waiting", "failed"):
-            return
-        if trial.status != "running" and event.step > trial.step:
+        current = trial.ask == event.ask and trial.status not in ("waiting", "failed")
+        coming = trial.status == "running" or event.step <= trial.step
+        told = any(report.ask == event.ask and report.start < event.step <= report.step for report in trial.reports)
+        if not told and not (current and coming):
             return
         if not trial.checkpoints or event.step > trial.checkpoints[-1].step:
             trial.crashes = 0
@@ -344,13 +345,14 @@ class Trials(Sequence[Trial]):
 
     def sources(self, trial: Trial, start: int) -> list[Checkpoint]:
         """Checkpoints from which ``trial`` can be brought to step ``start``, the best first: its own, then its
-        ancestors' up to where they were forked; newest first.
+        ancestors' up to where they were forked, or the training of the fork really began; newest first.
         """
         found: list[Checkpoint] = []
         relative: Trial | None = trial
         while relative is not None and len(found) < 4:
             found += islice((saved for saved in reversed(relative.checkpoints) if saved.step <= start), 2)
-            start = min(start, relative.start)
+            began = relative.reports[0].start if relative.reports else start
+            start = min(start, relative.start, began)
             relative = None if relative.parent is None else self._trials[relative.parent]
         return found
 

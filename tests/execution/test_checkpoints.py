@@ -118,6 +118,27 @@ def test_states_that_people_have(store):
     loaded["view"] += 1  # what was loaded is our own, and can be written
 
 
+@given(
+    st.recursive(
+        st.integers(0, 99).map(np.int64).map(np.atleast_1d),
+        lambda inner: st.dictionaries(
+            st.sampled_from(["a", "b", "a.b", "a#1", "a.b#2", "", "state"]), inner, max_size=4
+        ),
+        max_leaves=12,
+    )
+)
+def test_arrays_of_similar_names_are_not_mixed_up(tmp_path_factory, tree):
+    store = Checkpoints(tmp_path_factory.getbasetemp() / "names")
+    saved = store.save(1, 2, tree)
+    assert same(tree, store.load(saved.where, saved.digest))
+
+
+def test_a_name_made_to_tell_two_apart_may_be_taken(store):
+    tree = {"a.b": np.array([1]), "a.b#2": np.array([2]), "a": {"b": np.array([3])}}
+    saved = store.save(0, 1, tree)
+    assert same(tree, store.load(saved.where, saved.digest))
+
+
 def test_other_tools_can_read_it(store):
     saved = store.save(0, 1, {"layer": {"w": torch.full((2,), 1.5), "n": np.arange(3)}})
     with safe_open(store.root / saved.where, "pt") as file:

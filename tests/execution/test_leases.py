@@ -53,6 +53,15 @@ def test_a_clean_end_removes_everything(folder):
     assert not folder.exists()
 
 
+def test_who_else_is_there(folder):
+    with Lease(folder) as one:
+        assert not one.others()
+        with Lease(folder) as other:
+            assert one.others() and other.others()
+        assert not one.others()
+    assert not Lease(None).others()
+
+
 def test_two_drivers_of_one_process(folder):
     with Lease(folder) as one:
         with Lease(folder) as two:

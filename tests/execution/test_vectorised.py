@@ -19,9 +19,9 @@ from jax import numpy as jnp
 from stacked import SPACE, Stacked, options, trials
 
 import tunesmith as ts
-from tunesmith.execution import JaxTask, Vectorised
+from tunesmith.execution import Inline, JaxTask, Vectorised, drive, vectorised
 from tunesmith.execution.jax_task import _routes
-from tunesmith.execution.stacks import Group
+from tunesmith.execution.stacks import Group, leaf_names
 
 
 class Counting:
@@ -95,7 +95,19 @@ def test_few_programs_are_compiled():
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [({"static": "width"}, "must be names"), ({"members": 0}, "members=0"), ({"chunk": 1.5}, "chunk=1.5")],
+    [
+        ({"static": "width"}, "must be names"),
+        ({"static": (1,)}, "must be names"),
+        ({"members": 0}, "members=0"),
+        ({"chunk": 1.5}, "chunk=1.5"),
+        ({"checkpoint_every": 10}, "checkpoint_every=10: this option is called save_every_jobs"),
+        ({"memebers": 3}, "JaxTask has no option 'memebers'"),
+        ({"devices": "cpu"}, r"devices='cpu' must be a list .* devices=jax.devices\('cpu'\)"),
+        ({"devices": []}, r"devices=\[\] must be a list of at least one device"),
+        ({"devices": [0]}, r"devices=\[0\] must be a list"),
+        ({"devices": jax.devices()[0]}, "must be a list"),
+        ({"devices": jax.devices()[:1] * 2}, "names a device twice"),
+    ],
 )
 def test_wrong_arguments(given, message):
     with pytest.raises((TypeError, ValueError), match=message):
@@ -111,13 +123,18 @@ class Wrong(Toy):
         self.what = what
 
     def init(self, config, key):
+        if self.what == "shape":
+            return {"x": jnp.ones(config["k"])}
         return {"key": key, "x": 0.0} if self.what == "key" else {"x": jnp.zeros(2)}
 
     def step(self, state, config, key):
         if self.what == "branch" and config["lr"] > 0.5:
             return state, 0.0
+        if self.what == "range":
+            return state, sum(config["lr"] for _ in range(config["k"]))
         new = {"type": {"x": state["x"].astype(int)}, "tree": {"y": state["x"]}, "metric": state}
-        return new.get(self.what, state), state["x"]
+        metrics = {"complex": {"score": config["lr"] * 1j}, "text": {"score": "good"}}
+        return new.get(self.what, state), metrics.get(self.what, state["x"])
 
 
 @pytest.mark.parametrize(
@@ -126,16 +143,170 @@ class Wrong(Toy):
         ("key", "is a random key"),
         ("type", r"step made int32\[2\] of the state's x, which init has made float32\[2\]"),
         ("tree", "structure"),
-        ("metric", r"has the shape \(2,\)"),
-        ("branch", "static"),
+        ("metric", r"the metric has the shape \(2,\)"),
+        ("branch", "of the hyperparameters, lr, k are traced: .* must be static"),
+        ("shape", "of the hyperparameters, lr, k are traced: .* must be static"),
+        ("range", "must be static"),
+        ("complex", "the metric 'score' is complex"),
+        ("text", "the metric 'score' is 'good', a str, but must be a number"),
     ],
 )
 def test_mistakes_are_explained(what, message, tmp_path):
     executor = Vectorised(JaxTask(Wrong(what), chunk=8), options(tmp_path), members=2)
-    executor.submit(ts.Job(0, 0, {"lr": 0.5}, 0, 1, None, "", 0))
+    executor.submit(ts.Job(0, 0, {"lr": 0.5, "k": 2}, 0, 1, None, "", 0))
     [report] = executor.wait(1.0)
     executor.close()
     assert re.search(message, report.failure.error), report.failure.error
+
+
+class Pure:
+    """A task of two functions; state and metrics by default are what the functions are given."""
+
+    def __init__(self, init=lambda config, key: {}, step=lambda state, config, key: (state, {"score": config["lr"]})):
+        self.init, self.step = init, step
+
+
+def tuned(task, space=None, scheduler=None, **given):
+    space = {"lr": ts.Float(0.125, 1.0), **(space or {})}
+    given = {"sampler": ts.samplers.QMC(), "trials": 6, "scheduler": scheduler or ts.schedulers.Full(2)} | given
+    study = ts.tune(task, space, maximise="score", **given)
+    assert ts.replay(study) == []
+    return study
+
+
+@pytest.mark.parametrize("state", [{}, None, (), {"a": {}, "b": []}])
+@pytest.mark.parametrize("chunk", [1, 8])
+def test_a_state_may_be_empty(state, chunk, tmp_path):
+    task = JaxTask(Pure(init=lambda config, key: state), chunk=chunk)
+    study = tuned(task, store=tmp_path / "study.db")
+    for trial in study.trials:
+        assert trial.values("score") == ([1, 2], [pytest.approx(trial.config["lr"])] * 2)
+        assert trial.checkpoints[-1].step == 2
+    assert tuned(JaxTask(Pure(init=lambda config, key: state, step=uniform)), {"lr": 1}, trials=1).best is not None
+
+
+def uniform(state, config, key):
+    return state, {"score": jax.random.uniform(key)}
+
+
+def test_metrics_may_be_whole_numbers_that_a_float32_can_not_hold():
+    task = JaxTask(Pure(step=lambda state, config, key: (state, {"score": jnp.int32(2**30 + 1), "good": True})))
+    assert tuned(task, trials=1).best.metrics == {"score": 2**30 + 1, "good": 1.0}
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 2, 8])
+@pytest.mark.parametrize("every", [1, 10])
+def test_a_callback_that_raises_for_some_fails_them_alone(chunk, every, tmp_path):
+    """Also where the program that failed has taken all states with it."""
+
+    def check(lr, n):
+        if lr > 0.5 and n == 2:
+            raise ArithmeticError("on purpose")
+        return np.float32(n)
+
+    def step(state, config, key):
+        n = state["n"] + 1
+        score = jax.pure_callback(
+            check, jax.ShapeDtypeStruct((), jnp.float32), config["lr"], n, vmap_method="sequential"
+        )
+        return {"n": n}, {"score": score}
+
+    task = JaxTask(Pure(lambda config, key: {"n": jnp.zeros((), jnp.int32)}, step), chunk=chunk, save_every_jobs=every)
+    study = tuned(task, scheduler=ts.schedulers.Full(4), store=tmp_path / "study.db")
+    assert {trial.status for trial in study.trials} == {"complete", "failed"}
+    for trial in study.trials:
+        bad = trial.config["lr"] > 0.5
+        assert (trial.status == "failed") == bad
+        assert trial.values("score")[1] == [1.0, 2.0, 3.0, 4.0][: 1 if bad else 4]
+        assert not bad or "on purpose" in trial.error
+
+
+def test_a_callback_of_init_that_raises_for_some_fails_them_alone():
+    def check(lr):
+        if lr > 0.5:
+            raise ArithmeticError("on purpose")
+        return lr
+
+    def init(config, key):
+        return {"x": jax.pure_callback(check, jax.ShapeDtypeStruct((), jnp.float32), config["lr"])}
+
+    study = tuned(JaxTask(Pure(init, lambda state, config, key: (state, {"score": state["x"]})), chunk=8))
+    assert {trial.status for trial in study.trials} == {"complete", "failed"}
+    assert all((trial.status == "failed") == (trial.config["lr"] > 0.5) for trial in study.trials)
+
+
+def test_large_whole_numbers_are_python_numbers(caplog):
+    """What no int32 can hold; it is said once that each is compiled by itself."""
+    task = JaxTask(Pure(step=lambda state, config, key: (state, {"score": float(config["k"] > 2**31)})), static=("k",))
+    other = JaxTask(Pure(step=lambda state, config, key: (state, {"score": config["k"] // 2**20 + config["lr"] * 0})))
+    for trial in tuned(task, {"k": ts.Integer(1, 3 * 10**9)}).trials:
+        assert trial.last("score") == (trial.config["k"] > 2**31)
+    assert caplog.text == ""
+    study = tuned(other, {"k": ts.Integer(1, 3 * 10**9)})
+    assert [trial.last("score") for trial in study.trials] == [trial.config["k"] // 2**20 for trial in study.trials]
+    assert caplog.text.count("is too large for a device") == 1
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"a.b": 1.0, "a": {"b": 2.0}},
+        {"a": [1.0], "a.0": 2.0},
+        {"": 1.0, "state": 2.0},
+        {"x#1": 1.0, "x": {"": 2.0}, "x.": 3.0},
+    ],
+)
+def test_arrays_by_similar_names_are_not_mixed_up(state, tmp_path):
+    def step(state, config, key):
+        leaves = jax.tree.leaves(state)
+        return state, {"score": sum(leaf * 10**i for i, leaf in enumerate(leaves)) + 0 * config["lr"]}
+
+    task = JaxTask(Pure(lambda config, key: jax.tree.map(jnp.float32, state), step), chunk=8)
+    want = sum(value * 10**i for i, value in enumerate(jax.tree.leaves(state)))
+    goal, space = ts.Goal("score"), ts.Space({"lr": ts.Float(0, 1)})
+    for make in (Vectorised, Inline):
+        root = tmp_path / make.__name__
+        store = f"{root}.db"
+        for steps in (2, 4):  # the second time everything is loaded
+            scheduler = ts.schedulers.PBT(population=2, ready=1, steps=steps)
+            study = ts.Study.open(store) if steps == 4 else ts.Study(space, goal, None, scheduler, store)
+            study.change(scheduler=scheduler)
+            assert drive(study, make(task, options(root))) == "done"
+            assert {trial.last("score") for trial in study.trials} == {want}
+            study.close()
+
+
+def test_names_of_arrays():
+    assert leaf_names([("a", 0), ("a", 1), ("b",)]) == ("a.0", "a.1", "b")
+    assert leaf_names([()]) == ("state",)
+    assert leaf_names([("a.b",), ("a", "b")]) == ("'a.b'", "'a'.'b'")
+    assert leaf_names([(1,), ("1",)]) == ("1", "'1'")
+    with pytest.raises(TypeError, match="two arrays of the state have the name"):
+        leaf_names([(Same(),), (Same(),)])
+
+
+class Same:
+    def __repr__(self):
+        return "same"
+
+
+def test_a_launch_is_told_while_the_next_one_is_on_the_device(monkeypatch, tmp_path):
+    """Two waves: the second is sent off before the first is waited for, and `free` asks for one at a time."""
+    monkeypatch.setattr(vectorised, "WAVE", 2)
+    executor = Vectorised(JaxTask(TOY, chunk=2, members=4), options(tmp_path))
+    jobs = [ts.Job(n, n, {"lr": 0.5, "k": 1}, 0, 2, None, "", n) for n in range(6)]
+    assert (executor.slots, executor.free) == (4, 2)
+    for job in jobs[:2]:
+        executor.submit(job)
+    assert executor.free == 0
+    assert executor.wait(1.0) == [] and executor.free == 2  # on its way
+    for job in jobs[2:4]:
+        executor.submit(job)
+    done = []
+    while len(done) < 4:
+        done += [report.ask for report in executor.wait(1.0) if report.done]
+    assert sorted(done[:2]) == [0, 1] and sorted(done[2:]) == [2, 3]
+    executor.close()
 
 
 def test_members_are_dealt_out_to_several_devices(tmp_path):
@@ -143,11 +314,11 @@ def test_members_are_dealt_out_to_several_devices(tmp_path):
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
     }
     command = [sys.executable, "-W", "error", __file__, str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3600, check=False)
-    assert (done.returncode, done.stderr, done.stdout) == (0, "", "True 4 True True\nTrue True\n")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "True 4 True True\nTrue True\nTrue True\n")
 
 
 def on_four_devices(root):
@@ -167,6 +338,11 @@ def on_four_devices(root):
         any((root / "cache").iterdir()),
     )
     print(*copies(several))
+    vectorised.WAVE = 4
+    waves = JaxTask(TOY, chunk=4, members=8, save_every_jobs=3, devices=jax.devices(), cache=root / "cache")
+    study = Test().trained(root / "c", **given, task=waves)
+    Test().check(study)
+    print(trials(study) == trials(one), ts.replay(study) == [])
 
 
 def copies(task):

@@ -3,9 +3,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tunesmith.execution import JaxTask
+from tunesmith.execution import CheckpointError, Checkpoints, JaxTask
 from tunesmith.execution.base import ExecutionError
 from tunesmith.execution.retrain import retrain
 from tunesmith.workloads.mlp import ImageMLP
@@ -57,6 +58,26 @@ def test_all_seeds_as_one_program() -> None:
     assert schedule == pytest.approx([1.2 - 2 * (0.9 * 0.98**100) ** 2] * 3, rel=1e-5)
     assert constant == pytest.approx([1.2 - 0.81 - (0.9 * 0.98**200) ** 2] * 3, rel=1e-5)
     assert task.rows >= 2 * 3
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_every_stretch_begins_where_the_one_before_ended(workers: int) -> None:
+    """Also where a study would write few states to disk."""
+    task = JaxTask(Pure(), chunk=64, save_every_jobs=100)
+    found = retrain(task, lambda step: {"h0": step % 2, "h1": step % 3}, 6, metric="q", seeds=[0], workers=workers)
+    theta = np.full(2, 0.9)
+    for step in range(6):
+        theta *= 1 - 0.02 * np.array([step % 2, step % 3])
+    assert found.pairs("q")[0] == pytest.approx([1.2 - np.square(theta).sum()], rel=1e-5)
+
+
+def test_a_stretch_whose_state_is_lost_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*given: Any) -> Any:
+        raise CheckpointError("the checkpoint is missing")
+
+    monkeypatch.setattr(Checkpoints, "load", missing)
+    with pytest.raises(ExecutionError, match=r"schedule and seed 0 should go on from step 100, .* is missing"):
+        retrain(JaxTask(Pure(), chunk=64), switch, 200, metric="q", seeds=[0])
 
 
 def test_progress_counts_the_steps_of_all_trainings() -> None:

@@ -94,19 +94,20 @@ class Schedule(msgspec.Struct, frozen=True):
 def schedule(study: Study, trial: int | None = None) -> Schedule:
     """The schedule of a trial, by default of the best one.
 
-    Every ancestor contributes the steps from its own start to where its child left it. The schedule of a trial that
-    nobody forked is a single segment.
+    Every ancestor contributes the steps from where its training began to where its child's did. Where a state was lost,
+    that is further back than the study had asked for. The schedule of a trial that is no fork is a single segment.
 
     Raises:
         ValueError: no such trial, or it has no step yet.
     """
     line = lineage(study).ancestors(trial)
-    ends = [*(child.start for child in line[1:]), line[-1].step]
-    segments = tuple(
-        Segment(ancestor.start, end, ancestor.id, ancestor.config)
-        for ancestor, end in zip(line, ends, strict=True)
-        if end > ancestor.start
-    )
+    segments: list[Segment] = []
+    end = line[-1].step
+    for ancestor in reversed(line):
+        began = ancestor.reports[0].start if ancestor.reports else ancestor.start
+        if began < end:
+            segments.append(Segment(began, end, ancestor.id, ancestor.config))
+            end = began
     if not segments:
         raise ValueError(f"trial {line[-1].id} has not done a step yet: it has no schedule")
-    return Schedule(segments)
+    return Schedule(tuple(reversed(segments)))

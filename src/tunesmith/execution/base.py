@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from tunesmith.checkpoints import Saved
 from tunesmith.errors import TunesmithError
@@ -97,6 +97,14 @@ class Report:
     notes: Mapping[str, Scalar] = field(default_factory=dict)
 
 
+class Kept(NamedTuple):
+    """A state that was written after it was told: ``ask`` is the job that was told it."""
+
+    ask: int
+    trial: int
+    saved: Saved
+
+
 @dataclass(frozen=True)
 class Target:
     """A value of a goal that is good enough. It counts where all outcome constraints hold at the same step."""
@@ -118,7 +126,10 @@ class Target:
 
 
 class Executor(Protocol):
-    """Runs jobs of one task in some number of slots. Submit no more than there are ``free``."""
+    """Runs jobs of one task in some number of slots. Submit no more than there are ``free``.
+
+    A class of its own inherits from this one, for the methods that most executors need not have.
+    """
 
     @property
     def slots(self) -> int:
@@ -144,6 +155,14 @@ class Executor(Protocol):
         It only sets a flag, so that a signal handler may call it.
         """
         ...
+
+    def share(self) -> None:
+        """Others work on the study, too: from now on no job is done before its state is where they can read it."""
+        return
+
+    def flush(self, keep: Iterable[tuple[int, int]]) -> Iterator[Kept]:
+        """Write those of these states, as (trial, step), that are in memory alone, and say where they are."""
+        return iter(())
 
     def close(self) -> None:
         """End everything at once."""

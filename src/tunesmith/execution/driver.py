@@ -85,6 +85,10 @@ def drive(
             try:
                 study.remember_limit()
                 return driver.run()
+            except Exception:
+                with suppress(Exception):
+                    driver.flush()
+                raise
             finally:
                 driver.end()
     finally:
@@ -117,6 +121,7 @@ class _Driver:
         self.stopped: Outcome | None = None
         self._pause = _POLL[0]
         self._next_look = 0.0
+        self._shared = False
         self._warn_waiting_at: float | None = None
         self._warned_endless = False
         self._shown = 0.0
@@ -126,15 +131,18 @@ class _Driver:
         while True:
             self._limit_time()
             self._look_at_others()
+            self._share()
             if self.study.stopped:
                 self.stop("stopped")
             asked = self._ask() if self.stopped is None else []
             for job in asked:
                 self.executor.submit(job)
             if not self.out and self.stopped is not None:
+                self.flush()
                 return self.stopped
             if not self.out and not self.study.trials.running:
                 self.failures.check_end(self.study)
+                self.flush()
                 return "done"
             reports = self.executor.wait(self._patience())
             if reports:
@@ -159,6 +167,23 @@ class _Driver:
             self.retention.sweep({})
         self._show(0.0)
         self.failures.summary()
+
+    def flush(self) -> None:
+        """Have the states written that are in memory alone and may still be needed."""
+        with self.study.batch() as batch:
+            for ask, trial, saved in self.executor.flush(self.study.needed()):
+                batch.written(ask, Checkpoint(trial, saved.step, saved.where, saved.digest))
+                self.retention.note(saved)
+
+    def _share(self) -> None:
+        """When others come to work on the study, they need what is in memory here."""
+        if not self._shared and (self.lease.others() or self._others()):
+            self._shared = True
+            self.executor.share()
+            self.flush()
+
+    def _others(self) -> bool:
+        return any(trial.worker != self.lease.id for trial in self.study.trials.running.values())
 
     def _ask(self) -> list[Job]:
         free = self.executor.free

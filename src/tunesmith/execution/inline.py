@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.execution.base import Report, Task
+from tunesmith.execution.base import Executor, Report, Task
 from tunesmith.execution.session import Options, Session
 
 if TYPE_CHECKING:
     from tunesmith.study import Job
 
 
-class Inline:
+class Inline(Executor):
     """Runs one job at a time, while the driver waits for its reports."""
 
     slots = 1

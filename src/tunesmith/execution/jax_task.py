@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunesmith.execution.stacks import STEPS, Columns, Group, Layout, Members, StackedTask, match, power
+from tunesmith.execution.stacks import (
+    STEPS,
+    Columns,
+    Group,
+    Layout,
+    Members,
+    StackedTask,
+    leaf_names,
+    match,
+    metric_error,
+    power,
+)
 
 if TYPE_CHECKING:
     import jax
@@ -19,7 +31,10 @@ if TYPE_CHECKING:
 Leaves = tuple[Any, ...]  # the arrays of a state, in the order of the layout
 
 _AXIS = "members"
-_HINT = "a hyperparameter that Python code or a shape depends on must be static: JaxTask(..., static=('width', ...))"
+_HINT = (
+    "of the hyperparameters, {} are traced: one that Python code or a shape depends on must be static, "
+    "JaxTask(..., static=('width', ...))"
+)
 
 
 class JaxTask(StackedTask):
@@ -52,12 +67,17 @@ class JaxTask(StackedTask):
         **others: Any,
     ) -> None:
         super().__init__(pure, **others)
-        self.devices = None if devices is None else tuple(devices)
+        self.devices = None if devices is None else _devices(devices)
         self.cache = None if cache is None else os.fspath(cache)
-        self._made: dict[Any, Any] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_made": {}}  # programs are compiled anew in another process
+    @property
+    def largest(self) -> Mapping[type, float]:
+        """By type, the largest number that a program can take."""
+        return self._once("largest", _largest)  # type: ignore[no-any-return]
+
+    def may_be_one(self, error: Exception) -> bool:
+        """What is found while a program is made holds for all; callbacks and JAX's check for NaN meet values."""
+        return isinstance(error, FloatingPointError) or "callback" in str(error)
 
     def layout(self, group: Group) -> Layout:
         """The tree of a state with the shapes and types of its arrays."""
@@ -66,7 +86,7 @@ class JaxTask(StackedTask):
     def stack(self, group: Group, rows: int) -> JaxStack:
         """All zero, on the devices."""
         _, names, kinds = self.layout(group)
-        return JaxStack(self, names, tuple(self.zeros((rows, *kind.shape), kind.dtype) for kind in kinds))
+        return JaxStack(self, names, tuple(self.zeros((rows, *kind.shape), kind.dtype) for kind in kinds), rows)
 
     def capacity(self, members: int, most: int) -> int:
         """As many rows on every device."""
@@ -152,7 +172,7 @@ class JaxTask(StackedTask):
                 raise TypeError(
                     f"the state{jax.tree_util.keystr(path)} is a random key: use the key that step is given"
                 )
-        names = tuple(jax.tree_util.keystr(path, simple=True, separator=".") or "state" for path, _ in paths)
+        names = leaf_names([[_key_of(entry) for entry in path] for path, _ in paths])
         return Layout(tree, names, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for _, leaf in paths))
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
@@ -174,7 +194,8 @@ class _Programs:
 
     def begin(self, config: dict[str, Any], seed: Any, data: Any) -> Any:
         """The state of one member at step 0."""
-        state = self.task.pure.init({**self.group.static, **config}, _key(seed), *_given(data))
+        with self._hint():
+            state = self.task.pure.init({**self.group.static, **config}, _key(seed), *_given(data))
         return _jax().tree.map(_jax().numpy.asarray, state)
 
     def run(
@@ -215,11 +236,8 @@ class _Programs:
         tree, names, kinds = self.task.layout(self.group)
         key = jax.random.fold_in(_key(seed), step + 1)
         state = jax.tree.unflatten(tree, leaves)
-        try:
+        with self._hint():
             state, metrics = self.task.pure.step(state, {**self.group.static, **config}, key, *_given(data))
-        except jax.errors.ConcretizationTypeError as error:
-            error.add_note(_HINT)
-            raise
         after, same = jax.tree.flatten(state)
         if same != tree:
             raise TypeError(f"step must return a state of the structure that init has made, {tree}, not {same}")
@@ -230,28 +248,32 @@ class _Programs:
                                 f"{kind.dtype}{list(kind.shape)}")  # fmt: skip
         if not isinstance(metrics, Mapping):
             metrics = {"": metrics}
-        scalars = {name: jax.numpy.asarray(value, float) for name, value in metrics.items()}
-        for name, value in scalars.items():
-            if value.shape:
-                raise TypeError(f"the metric {name!r} has the shape {value.shape}: it must be a scalar")
-        return after, scalars
+        return after, {str(name): _scalar(name, value) for name, value in metrics.items()}
+
+    @contextmanager
+    def _hint(self) -> Iterator[None]:
+        """Say what to do where code needs the value of what is traced."""
+        jax = _jax()
+        try:
+            yield
+        except Exception as error:
+            traced = isinstance(error, jax.errors.JAXTypeError) or "Tracer" in str(error)
+            if traced and self.group.varying:
+                error.add_note(_HINT.format(", ".join(self.group.varying)))
+            raise
 
 
 class JaxStack:
     """Arrays with a row a member."""
 
-    def __init__(self, task: JaxTask, names: tuple[str, ...], leaves: Leaves) -> None:
-        self.task, self.names, self.leaves = task, names, leaves
-
-    @property
-    def rows(self) -> int:
-        """How many states it holds."""
-        return int(self.leaves[0].shape[0])
+    def __init__(self, task: JaxTask, names: tuple[str, ...], leaves: Leaves, rows: int) -> None:
+        self.task, self.names, self.leaves, self.rows = task, names, leaves, rows
+        self._failed = False
 
     @property
     def broken(self) -> bool:
         """Whether its buffers are gone."""
-        return any(leaf.is_deleted() for leaf in self.leaves)
+        return self._failed or any(leaf.is_deleted() for leaf in self.leaves)
 
     def init(self, rows: Sequence[int], members: Members) -> None:
         """States at step 0; see :class:`tunesmith.execution.stacks.Stack` for these methods."""
@@ -267,7 +289,7 @@ class JaxStack:
     def copy(self, rows: Sequence[int], source: Any, sources: Sequence[int]) -> None:
         """A gather and a scatter in one program; between devices travels what has to."""
         sharding = self.task.sharding
-        if sharding is None or source.leaves[0].sharding != sharding:
+        if sharding is None or not self.leaves or any(leaf.sharding != sharding for leaf in source.leaves):
             self._put(rows, source.leaves, sources)
             return
         routes = _routes(rows, self.rows, sources, source.rows, sharding.num_devices)
@@ -279,10 +301,11 @@ class JaxStack:
         """A gather."""
         if self.task.sharding is not None and len(rows) == self.task.even(len(rows)):
             zeros = (self.task.zeros((len(rows), *leaf.shape[1:]), leaf.dtype) for leaf in self.leaves)
-            taken = JaxStack(self.task, self.names, tuple(zeros))
+            taken = JaxStack(self.task, self.names, tuple(zeros), len(rows))
             taken.copy(range(len(rows)), self, rows)
             return taken
-        return JaxStack(self.task, self.names, _mover(_take)(self.leaves, np.asarray(rows, np.int32)))
+        leaves = _mover(_take)(self.leaves, np.asarray(rows, np.int32))
+        return JaxStack(self.task, self.names, leaves, len(rows))
 
     def load(self, rows: Sequence[int], trees: Sequence[Any]) -> None:
         """From the host."""
@@ -296,15 +319,23 @@ class JaxStack:
         arrays = [np.asarray(leaf) for leaf in self.leaves]
         return [{name: array[i] for name, array in zip(self.names, arrays, strict=True)} for i in range(self.rows)]
 
-    def run(self, members: Members, count: int, chunk: int) -> Columns:
-        """One launch."""
+    def run(self, members: Members, count: int, chunk: int) -> Callable[[], Columns]:
+        """One launch; the device works on it while the host goes on."""
         if count > STEPS:
             raise ValueError(f"count={count} must be at most {STEPS}")
         program = self.task.program(members.group, "run", chunk)
         arguments = (_columns(members), _seed(members.seeds), np.asarray(members.steps, np.int32))
         placed = _jax().tree.map(self.task.place, arguments)
         self.leaves, metrics = program(self.leaves, *placed, np.int32(count), self.task.data)
-        return {name or None: np.asarray(values)[:count] for name, values in metrics.items()}
+
+        def columns() -> Columns:
+            try:
+                return {name or None: np.asarray(values)[:count].astype(float) for name, values in metrics.items()}
+            except BaseException:
+                self._failed = True
+                raise
+
+        return columns
 
     def _put(self, rows: Sequence[int], leaves: Leaves, sources: Sequence[int]) -> None:
         """Rows beyond the last one are dropped: they fill up to a power of two, so that few programs are compiled."""
@@ -404,6 +435,42 @@ def _spec(*axes: str | None) -> Any:
 def _key(seed: Any) -> Any:
     random = _jax().random
     return random.fold_in(random.key(seed[0]), seed[1])
+
+
+def _key_of(entry: Any) -> Any:
+    """A key or an index in the path of a leaf."""
+    return next(getattr(entry, name) for name in ("key", "idx", "name") if hasattr(entry, name))
+
+
+def _scalar(name: Any, value: Any) -> Any:
+    """A metric, of a type that a float can hold."""
+    jax = _jax()
+    try:
+        scalar = jax.numpy.asarray(np.nan if value is None else value)
+    except (TypeError, ValueError):
+        raise metric_error(name, f"is {value!r}, a {type(value).__name__}, but must be a number") from None
+    if scalar.shape:
+        raise metric_error(name, f"has the shape {scalar.shape}: it must be a scalar")
+    if jax.numpy.iscomplexobj(scalar):
+        raise metric_error(name, "is complex: give its absolute value, or its parts by two names")
+    return scalar
+
+
+def _devices(given: Any) -> tuple[Any, ...]:
+    """What ``devices=`` means."""
+    device = _jax().Device
+    devices = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else ()
+    if not devices or not all(isinstance(one, device) for one in devices):
+        example = f"jax.devices({given!r})" if isinstance(given, str) else "jax.devices()"
+        raise TypeError(f"devices={given!r} must be a list of at least one device of JAX, such as devices={example}")
+    if len(set(devices)) < len(devices):
+        raise ValueError(f"devices={given!r} names a device twice")
+    return devices
+
+
+def _largest() -> dict[type, float]:
+    numbers = _jax().numpy
+    return {int: int(numbers.iinfo(_kind(int)).max), float: float(numbers.finfo(_kind(float)).max)}
 
 
 def _given(data: Any) -> tuple[Any, ...]:

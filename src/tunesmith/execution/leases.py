@@ -70,6 +70,11 @@ class Lease:
         except FileNotFoundError:
             return True
 
+    def others(self) -> bool:
+        """Whether another driver is there."""
+        workers = [] if self.folder is None else [path.stem for path in self.folder.glob("*.lease")]
+        return any(worker != self.id and not self.vanished(worker) for worker in workers)
+
     def _path(self, worker: str) -> Path:
         assert self.folder is not None
         return self.folder / f"{worker}.lease"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith import temporary
 from tunesmith.execution.adapters import as_task
-from tunesmith.execution.base import ExecutionError, Failure, Report
+from tunesmith.execution.base import ExecutionError, Executor, Failure, Report
 from tunesmith.execution.devices import LOOK, Device, check, parse
 from tunesmith.execution.session import Options
 from tunesmith.execution.worker import MARK, READY, Broken, Setup, refuse_in_worker
@@ -69,7 +69,7 @@ class _Worker:
         return self.process.wait()
 
 
-class Processes:
+class Processes(Executor):
     """Runs jobs in worker processes. A crash, a kill or a hang ends one job; the worker is replaced.
 
     Args:

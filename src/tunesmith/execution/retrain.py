@@ -103,7 +103,10 @@ def _executor(train: Any, options: Options, workers: int, runs: int) -> Executor
     if workers:
         return Processes(train, options, workers=workers)
     task = as_task(train)
-    return Vectorised(task, options, members=runs) if isinstance(task, StackedTask) else Inline(task, options)
+    if isinstance(task, StackedTask):
+        task.check()
+        return Vectorised(task, options, members=runs, save_every_jobs=1)
+    return Inline(task, options)
 
 
 def _stretches(schedule: Schedule, steps: int) -> list[_Stretch]:
@@ -119,6 +122,7 @@ def _drive(
     ends: list[dict[str, float | None]] = [{} for _ in runs]
     waiting, out = list(range(len(runs)))[::-1], dict[int, int]()
     done, total, asks = 0, sum(run.stretches[-1].until for run in runs), 0
+    started: set[int] = set()
     while waiting or out:
         while waiting and executor.free:
             out[asks] = waiting.pop()
@@ -126,6 +130,7 @@ def _drive(
             asks += 1
         for report in executor.wait(1.0):
             number = out[report.ask]
+            _check_start(runs[number], report, started)
             done += max(map(len, report.metrics.values()), default=0)
             ends[number].update({name: values[-1] for name, values in report.metrics.items()})
             if report.done:
@@ -135,6 +140,17 @@ def _drive(
             if progress is not None:
                 progress(done, total)
     return ends
+
+
+def _check_start(run: _Run, report: Report, started: set[int]) -> None:
+    """ExecutionError where a stretch has not begun with the state at the end of the one before."""
+    begun, wanted = report.ask in started, run.stretches[0].start
+    if not begun and report.metrics and report.start != wanted:
+        raise ExecutionError(
+            f"the training with {run.name} and seed {run.seed} should go on from step {wanted}, but its state can't "
+            f"be read: {report.warning.strip() or 'it was not saved'}"
+        )
+    started.add(report.ask)
 
 
 def _job(ask: int, run: _Run) -> Job:

@@ -290,6 +290,7 @@ def explain(error: BaseException) -> Failure:
         return Failure(str(error.args[0]))
     text = "".join(traceback.format_exception(type(error), error, frames, limit=-_FRAMES)).rstrip()
     full = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "RESOURCE_EXHAUSTED" in text
+    full = full or "can't allocate memory" in text  # PyTorch on a processor
     return Failure(text, "out-of-memory" if full else "raised")
 
 

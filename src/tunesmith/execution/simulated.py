@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.execution.base import Report
+from tunesmith.execution.base import Executor, Report
 from tunesmith.execution.session import INTERRUPTED
 from tunesmith.execution.tune import check_end
 from tunesmith.metrics import as_series
@@ -83,7 +83,7 @@ class Run:
         return Run(self.job, metrics, self.kind, self.begun, self.spent[:count], deadline)
 
 
-class Simulated:
+class Simulated(Executor):
     """An executor in virtual time: a job ends when its curve says so, and ``wait`` advances the clock to that moment.
 
     Args:
@@ -101,6 +101,8 @@ class Simulated:
     Raises:
         ValueError: an argument is out of range; from ``submit``: the curve of the job is not one.
     """
+
+    slots = 1
 
     def __init__(
         self,

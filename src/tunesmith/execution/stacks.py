@@ -6,9 +6,10 @@ must have in common to be trained by one program: the hyperparameters that are s
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,11 +17,15 @@ from numpy.typing import NDArray
 
 from tunesmith.execution.base import current_job
 
+log = logging.getLogger("tunesmith")
+
 Columns = dict[str | None, NDArray[np.float64]]
 """Metrics by name, [steps, members]; the name is None where the training gives a number alone."""
 
 NUMERIC = (int, float)
+LARGEST: Mapping[type, float] = {int: 2**63 - 1, float: 3.4028234e38}  #: what PyTorch takes
 STEPS = 32  #: steps of a study that one launch takes at most
+FIXED = "Mark what decides shapes as chosen once, such as Ordinal([8, 16], fixed=True), or leave it constant"
 
 
 @dataclass(frozen=True)
@@ -31,20 +36,26 @@ class Group:
         key: what tells it from others.
         static: the hyperparameters that have one value in the program.
         varying: the names of those that every member has its own value of, with their types.
+        example: the hyperparameters of one of its members.
     """
 
     key: tuple[tuple[str, str], ...]
     static: Mapping[str, Any] = field(compare=False)
     varying: Mapping[str, type] = field(compare=False)
+    example: Mapping[str, Any] = field(compare=False)
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], static: Sequence[str]) -> Group:
-        """The group of a configuration: what is not a number is static, whether it is declared so or not."""
-        varying = {name: type(value) for name, value in config.items() if type(value) in NUMERIC and name not in static}
+    def of(cls, config: Mapping[str, Any], static: Sequence[str], largest: Mapping[type, float] = LARGEST) -> Group:
+        """The group of a configuration.
+
+        What is no number, or one that is larger than the largest of its type, is static, whether it is declared so or
+        not.
+        """
+        varying = {name: type(value) for name, value in config.items() if _varies(name, value, static, largest)}
         fixed = {name: value for name, value in config.items() if name not in varying}
         key = [(name, repr(value)) for name, value in fixed.items()]
         key += [(name, kind.__name__) for name, kind in varying.items()]
-        return cls(tuple(sorted(key)), fixed, varying)
+        return cls(tuple(sorted(key)), fixed, varying, dict(config))
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.static.items()) or "all members"
@@ -126,8 +137,8 @@ class Stack(Protocol):
         """The states on the host, one tree a row; another thread may call it."""
         ...
 
-    def run(self, members: Members, count: int, chunk: int) -> Columns:
-        """Train all rows for ``count`` steps, from the steps where they stand, and wait until it is done.
+    def run(self, members: Members, count: int, chunk: int) -> Callable[[], Columns]:
+        """Train all rows for ``count`` steps, from the steps where they stand. What it gives waits until that is done.
 
         Members are trained in chunks of so many at once, one chunk after the other; a chunk of 1 is not vectorised.
         """
@@ -155,7 +166,8 @@ class StackedTask(ABC):
         members: how many are trained at once; by default the population of the scheduler, else 64.
         chunk: how many members a program trains at a time, one chunk after the other; 1 trains them one by one,
             without vectorisation. By default all together and one by one are both timed, and the faster is kept.
-        checkpoint_every: every how many jobs of a member its state is written to disk. The last one always is.
+        save_every_jobs: every how many jobs of a member its state is written to disk. The last one always is, and at
+            the end of a run whatever the study may still need.
     """
 
     def __init__(
@@ -165,27 +177,64 @@ class StackedTask(ABC):
         static: Sequence[str] | None = None,
         members: int | None = None,
         chunk: int | None = None,
-        checkpoint_every: int = 1,
+        save_every_jobs: int = 1,
+        **unknown: Any,
     ) -> None:
+        if "checkpoint_every" in unknown:
+            raise TypeError(f"checkpoint_every={unknown['checkpoint_every']!r}: this option is called save_every_jobs")
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no option {next(iter(unknown))!r}")
         missing = [name for name in ("init", "step") if not callable(getattr(pure, name, None))]
         if missing:
             raise TypeError(f"{pure!r} lacks {' and '.join(missing)}: it needs the functions init and step")
-        static = getattr(pure, "static", ()) if static is None else static
-        if isinstance(static, str):
-            raise TypeError(f"static={static!r} must be names: static=({static!r},)")
-        for name, value in (("members", members), ("chunk", chunk), ("checkpoint_every", checkpoint_every)):
+        self.declared = () if static is None else _names(static)
+        static = _names(getattr(pure, "static", ())) if static is None else self.declared
+        for name, value in (("members", members), ("chunk", chunk), ("save_every_jobs", save_every_jobs)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name}={value!r} must be a whole number, at least 1")
-        self.pure, self.static = pure, tuple(static)
-        self.members, self.chunk, self.checkpoint_every = members, chunk, checkpoint_every
+        self.pure, self.static = pure, static
+        self.members, self.chunk, self.save_every_jobs = members, chunk, save_every_jobs
+        self.chunks: dict[tuple[Group, int], int] = {}  # what was found to be the fastest, by the number of members
+        self._groups: dict[Any, Group] = {}
+        self._large: set[str] = set()  # hyperparameters of which this was said
+        self._made: dict[Any, Any] = {}  # what is compiled
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"chunks": {}, "_groups": {}, "_made": {}}  # all is made anew in another process
+
+    @property
+    def largest(self) -> Mapping[type, float]:
+        """By type, the largest number that a program can take."""
+        return LARGEST
 
     def group(self, config: Mapping[str, Any]) -> Group:
         """The group of a configuration."""
-        return Group.of(config, self.static)
+        static, largest = self.static, self.largest
+        key = tuple(
+            [
+                (name, type(value) if _varies(name, value, static, largest) else repr(value))
+                for name, value in config.items()
+            ]
+        )
+        if key not in self._groups:
+            self._groups[key] = group = Group.of(config, static, largest)
+            for name in group.static:
+                if type(config[name]) in NUMERIC and name not in static and name not in self._large:
+                    self._large.add(name)
+                    log.warning("%s=%r is too large for a device: every such value gets a program", name, config[name])
+        return self._groups[key]
+
+    def check(self) -> None:
+        """Say now, before anything is trained, what is wrong with the options."""
+        return
+
+    def may_be_one(self, error: Exception) -> bool:
+        """Whether a launch may have failed through the hyperparameters of one member, so that others would not."""
+        return True
 
     @abstractmethod
     def layout(self, group: Group) -> Layout:
-        """What a state of this group looks like."""
+        """What a state of this group looks like, as its example shows."""
 
     @abstractmethod
     def stack(self, group: Group, rows: int) -> Stack:
@@ -199,7 +248,7 @@ class StackedTask(ABC):
 
     def init(self, config: Mapping[str, Any], rng: np.random.Generator) -> _Member:
         """The state at step 0."""
-        group = self.group(config)
+        group = replace(self.group(config), example=dict(config))
         state = _Member(self.stack(group, self.capacity(1, 1)), group, 0)
         state.stack.init([0], Members(group, [config], [current_job().seed], [0]))
         return state
@@ -207,7 +256,7 @@ class StackedTask(ABC):
     def step(self, state: _Member, config: Mapping[str, Any]) -> tuple[_Member, Any]:
         """One step of training."""
         member = Members(state.group, [config], [current_job().seed], [state.step])
-        columns = state.stack.run(member.take([0] * state.stack.rows), 1, 1)
+        columns = state.stack.run(member.take([0] * state.stack.rows), 1, 1)()
         state.step += 1
         return state, row_of(columns, 0, 0)
 
@@ -217,10 +266,14 @@ class StackedTask(ABC):
 
     def load(self, tree: Mapping[str, Any], config: Mapping[str, Any]) -> _Member:
         """The state again."""
-        group = self.group(config)
+        group = replace(self.group(config), example=dict(config))
         state = _Member(self.stack(group, self.capacity(1, 1)), group, tree["step"])
         state.stack.load([0], [tree["state"]])
         return state
+
+
+def _varies(name: str, value: Any, static: Sequence[str], largest: Mapping[type, float]) -> bool:
+    return type(value) in NUMERIC and name not in static and abs(value) <= largest[type(value)]
 
 
 def power(count: int) -> int:
@@ -228,15 +281,46 @@ def power(count: int) -> int:
     return 1 << (count - 1).bit_length()
 
 
+def leaf_names(paths: Sequence[Sequence[Any]]) -> tuple[str, ...]:
+    """Names for arrays by their places in a state: the keys with dots between them. Where two places would have one
+    name, the keys are quoted.
+
+    Raises:
+        TypeError: even so two have one name.
+    """
+    for show in (str, repr):
+        names = tuple(".".join(map(show, path)) or "state" for path in paths)
+        if len(set(names)) == len(names):
+            return names
+    twice = next(name for name in names if names.count(name) > 1)
+    raise TypeError(f"two arrays of the state have the name {twice!r}: call one of them otherwise")
+
+
 def match(tree: Mapping[str, Any], names: Sequence[str], leaves: Sequence[Any]) -> None:
     """ValueError where a saved state has not the names, shapes and types of the rows of these arrays."""
-    found = {name: (tuple(array.shape), str(array.dtype)) for name, array in tree.items()}
-    wanted = {name: (tuple(leaf.shape[1:]), str(leaf.dtype)) for name, leaf in zip(names, leaves, strict=True)}
-    if found != wanted:
-        raise ValueError(f"the saved state has {found}, this configuration needs {wanted}")
+    wanted = {name: f"{leaf.dtype}{list(leaf.shape[1:])}" for name, leaf in zip(names, leaves, strict=True)}
+    found = {name: f"{array.dtype}{list(array.shape)}" for name, array in tree.items()}
+    for name in [*wanted, *found]:
+        if wanted.get(name) != found.get(name):
+            raise ValueError(
+                f"the saved weights do not fit: {name} is {found.get(name, 'not there')}, with these hyperparameters "
+                f"it is {wanted.get(name, 'not there')}. {FIXED}"
+            )
 
 
 def row_of(columns: Columns, step: int, member: int) -> dict[str | None, float] | float:
     """The metrics of a member at a step, as training code gives them."""
     row = {name: float(values[step, member]) for name, values in columns.items()}
     return row.get(None, row)
+
+
+def metric_error(name: Any, what: str) -> TypeError:
+    """The error for a metric of this name, which is empty where a training gives a number alone."""
+    return TypeError(f"the metric {name!r} {what}" if name else f"the metric {what}")
+
+
+def _names(static: object) -> tuple[str, ...]:
+    if isinstance(static, str) or not isinstance(static, Sequence) or not all(isinstance(one, str) for one in static):
+        given = (static,) if isinstance(static, str) else "('width', ...)"
+        raise TypeError(f"static={static!r} must be names: static={given}")
+    return tuple(static)

@@ -6,9 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from tunesmith.execution.stacks import Columns, Group, Layout, Members, StackedTask, match
+from tunesmith.execution.stacks import Columns, Group, Layout, Members, StackedTask, leaf_names, match, metric_error
 from tunesmith.rng import subseed
 
 if TYPE_CHECKING:
@@ -17,6 +15,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("tunesmith")
 
 Leaves = list[Any]  # the tensors of a state, in the order of the layout
+
+_DRAW = "random numbers belong into draw(config, generator), which step gets as its last argument"
+_HINTS = {  # what vmap says, and what can be done
+    "random operation": _DRAW,
+    ".item()": "where Python code needs the value of a tensor, name the hyperparameter in static or give chunk=1",
+    "control flow": "where Python code needs the value of a tensor, name the hyperparameter in static or give chunk=1",
+}
 
 
 class TorchTask(StackedTask):
@@ -54,10 +59,17 @@ class TorchTask(StackedTask):
     ) -> None:
         super().__init__(pure, **others)
         self._device, self.compile, self.graph = device, compile, graph
-        self._made: dict[Any, Any] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_made": {}}  # programs are compiled anew in another process
+    def check(self) -> None:
+        """Say now if there is no such device.
+
+        Raises:
+            ValueError: there is none.
+        """
+        try:
+            _torch().empty(1, device=self.device)
+        except Exception as error:
+            raise ValueError(f"device={self._device!r}: {str(error).splitlines()[0]}") from None
 
     @property
     def device(self) -> Any:
@@ -65,13 +77,15 @@ class TorchTask(StackedTask):
         torch = _torch()
         return torch.device(self._device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
+    def may_be_one(self, error: Exception) -> bool:
+        """What vmap can't do, it can't do for any."""
+        return _hint(error) is None
+
     def layout(self, group: Group) -> Layout:
         """The tree of a state with the shapes and types of its tensors."""
         if group not in self._made:
-            config = {**group.static, **{name: kind(1) for name, kind in group.varying.items()}}
-            names, leaves, tree = _flat(self.pure.init(config, _generator(0)))
-            kinds = tuple((tuple(leaf.shape), leaf.dtype) for leaf in leaves)
-            self._made[group] = Layout(tree, names, kinds)
+            names, leaves, tree = _flat(self.pure.init(dict(group.example), _generator(0)))
+            self._made[group] = Layout(tree, names, _kinds(leaves))
         return self._made[group]  # type: ignore[no-any-return]
 
     def stack(self, group: Group, rows: int) -> TorchStack:
@@ -79,7 +93,7 @@ class TorchTask(StackedTask):
         torch = _torch()
         tree, names, kinds = self.layout(group)
         leaves = [torch.zeros((rows, *shape), dtype=kind, device=self.device) for shape, kind in kinds]
-        return TorchStack(self, names, tree, leaves)
+        return TorchStack(self, names, tree, leaves, rows)
 
     def program(self, group: Group, chunk: int) -> Callable[..., Any]:
         """A step of stacked members: leaves, hyperparameters and what was drawn give leaves and metrics [rows]."""
@@ -92,30 +106,26 @@ class TorchTask(StackedTask):
         torch = _torch()
         from torch.utils import _pytree as trees
 
-        tree, _, kinds = self.layout(group)
+        tree, names, kinds = self.layout(group)
         draws = hasattr(self.pure, "draw")
 
-        def step(leaves: Leaves, config: dict[str, Any], drawn: Any) -> tuple[Leaves, dict[str, Any]]:
+        def step(leaves: Leaves, config: dict[str, Any], drawn: Any, _: Any) -> tuple[Leaves, dict[str, Any]]:
             state = trees.tree_unflatten(leaves, tree)
             state, metrics = self.pure.step(state, {**group.static, **config}, drawn if draws else None)
-            after, same = trees.tree_flatten(state)
-            found = tuple((tuple(leaf.shape), leaf.dtype) for leaf in after)
-            if same != tree or found != kinds:
-                raise TypeError(f"step must return a state like the one that init has made, {tree} of {kinds}; "
-                                f"it has returned {same} of {found}")  # fmt: skip
+            after = _like(state, tree, names, kinds)
             metrics = metrics if isinstance(metrics, Mapping) else {"": metrics}
-            return after, {name: torch.as_tensor(value).double() for name, value in metrics.items()}
+            return after, {str(name): _scalar(name, value) for name, value in metrics.items()}
 
         if chunk > 1:
-            return self._faster(torch.func.vmap(step, in_dims=0, chunk_size=chunk))
+            return _hinted(self._faster(torch.func.vmap(step, in_dims=0, chunk_size=chunk)))
         one = self._faster(step)
 
         def in_turn(*stacked: Any) -> Any:
-            rows = len(stacked[0][0])
+            rows = len(stacked[-1])
             results = [one(*trees.tree_map(lambda a, i=i: a[i], stacked)) for i in range(rows)]
             return trees.tree_map(lambda *members: torch.stack(members), *results)
 
-        return in_turn
+        return _drawing_nothing(in_turn, self.device)
 
     def _faster(self, program: Callable[..., Any]) -> Callable[..., Any]:
         """Compiled and as a CUDA graph, where that is wanted."""
@@ -172,31 +182,35 @@ class TorchStack:
 
     broken = False
 
-    def __init__(self, task: TorchTask, names: tuple[str, ...], tree: Any, leaves: Leaves) -> None:
-        self.task, self.names, self.tree, self.leaves = task, names, tree, leaves
-
-    @property
-    def rows(self) -> int:
-        """How many states it holds."""
-        return len(self.leaves[0])
+    def __init__(self, task: TorchTask, names: tuple[str, ...], tree: Any, leaves: Leaves, rows: int) -> None:
+        self.task, self.names, self.tree, self.leaves, self.rows = task, names, tree, leaves, rows
 
     def init(self, rows: Sequence[int], members: Members) -> None:
         """One after the other."""
+        kinds = tuple((tuple(leaf.shape[1:]), leaf.dtype) for leaf in self.leaves)
         for row, config, seed in zip(rows, members.configs, members.seeds, strict=True):
-            _, leaves, _ = _flat(self.task.pure.init(dict(config), _generator(seed)))
-            for leaf, new in zip(self.leaves, leaves, strict=True):
+            state = self.task.pure.init(dict(config), _generator(seed))
+            try:
+                made = _like(state, self.tree, self.names, kinds)
+            except TypeError as error:
+                error.add_note(
+                    "a hyperparameter that decides a shape must be static: TorchTask(..., static=('width',))"
+                )
+                raise
+            for leaf, new in zip(self.leaves, made, strict=True):
                 leaf[row] = new.detach()
 
     def copy(self, rows: Sequence[int], source: Any, sources: Sequence[int]) -> None:
         """A gather and a scatter."""
         to, origin = self._index(rows), self._index(sources)
-        for leaf, other in zip(self.leaves, source.leaves, strict=True):
-            leaf[to] = other[origin]
+        taken = [other[origin] for other in source.leaves]  # all of them, before one is changed
+        for leaf, new in zip(self.leaves, taken, strict=True):
+            leaf[to] = new
 
     def take(self, rows: Sequence[int]) -> TorchStack:
         """A gather."""
         index = self._index(rows)
-        return TorchStack(self.task, self.names, self.tree, [leaf[index] for leaf in self.leaves])
+        return TorchStack(self.task, self.names, self.tree, [leaf[index] for leaf in self.leaves], len(rows))
 
     def load(self, rows: Sequence[int], trees: Sequence[Any]) -> None:
         """From the host."""
@@ -210,21 +224,23 @@ class TorchStack:
         tensors = [leaf.cpu() for leaf in self.leaves]
         return [{name: tensor[i] for name, tensor in zip(self.names, tensors, strict=True)} for i in range(self.rows)]
 
-    def run(self, members: Members, count: int, chunk: int) -> Columns:
-        """One call of the step after the other."""
+    def run(self, members: Members, count: int, chunk: int) -> Callable[[], Columns]:
+        """One call of the step after the other; a GPU works on them while the host goes on."""
         torch = _torch()
         program = self.task.program(members.group, 1 if self.rows == 1 else chunk)
         columns = {
             name: torch.tensor([config[name] for config in members.configs], device=self.task.device)
             for name in members.group.varying
         }
-        told = []
+        rows = torch.zeros(self.rows, device=self.task.device)  # says how many there are, where nothing else does
+        leaves, told = self.leaves, []
         with torch.no_grad():
             for offset in range(count):
-                drawn = self._drawn(members, offset)
-                self.leaves, metrics = program(self.leaves, columns, drawn)
+                leaves, metrics = program(leaves, columns, self._drawn(members, offset), rows)
                 told.append(metrics)
-            return {name or None: np.stack([row[name].cpu().numpy() for row in told]) for name in told[0]}
+            self.leaves = leaves
+            stacked = {name or None: torch.stack([row[name] for row in told]) for name in told[0]}
+        return lambda: {name: values.cpu().numpy() for name, values in stacked.items()}
 
     def _drawn(self, members: Members, offset: int) -> Any:
         """What is random in a later step of every member, stacked."""
@@ -261,6 +277,98 @@ def _flat(state: Any) -> tuple[tuple[str, ...], Leaves, Any]:
     from torch.utils import _pytree as trees
 
     paths, tree = trees.tree_flatten_with_path(state)
-    names = tuple(".".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path) for path, _ in paths)
-    leaves = [_torch().as_tensor(leaf) for _, leaf in paths]
-    return tuple(name or "state" for name in names), leaves, tree
+    keys = [[getattr(entry, "key", getattr(entry, "idx", entry)) for entry in path] for path, _ in paths]
+    names = leaf_names(keys)
+    for name, (_, leaf) in zip(names, paths, strict=True):
+        if leaf is None:
+            raise TypeError(f"{name} is None: a state is made of tensors; one that holds nothing is {{}}")
+    return names, [_torch().as_tensor(leaf) for _, leaf in paths], tree
+
+
+def _kinds(leaves: Leaves) -> tuple[Any, ...]:
+    """Shapes and types."""
+    return tuple((tuple(leaf.shape), leaf.dtype) for leaf in leaves)
+
+
+def _like(state: Any, tree: Any, names: tuple[str, ...], kinds: tuple[Any, ...]) -> Leaves:
+    """The leaves of a state, which must look like the one of which these are the names, shapes and types.
+
+    Raises:
+        TypeError: it does not; the message says where.
+    """
+    from torch.utils import _pytree as trees
+
+    leaves, same = trees.tree_flatten(state)
+    if same == tree and all(isinstance(leaf, _torch().Tensor) for leaf in leaves) and _kinds(leaves) == kinds:
+        return leaves
+    found, leaves, same = _flat(state)
+    if same != tree:
+        if sorted(found) != sorted(names):
+            raise TypeError(f"a state must have what the first one has, {', '.join(names)}; it has {', '.join(found)}")
+        by_name = dict(zip(found, leaves, strict=True))  # a dict in another order
+        leaves = [by_name[name] for name in names]
+    for name, leaf, (shape, kind) in zip(names, leaves, kinds, strict=True):
+        if (tuple(leaf.shape), leaf.dtype) != (shape, kind):
+            raise TypeError(
+                f"{name} of the state must stay {kind}{list(shape)}, as the first one has it; it is "
+                f"{leaf.dtype}{list(leaf.shape)}"
+            )
+    return leaves
+
+
+def _scalar(name: Any, value: Any) -> Any:
+    """A metric as a double."""
+    torch = _torch()
+    try:
+        scalar = torch.as_tensor(torch.nan if value is None else value)
+    except (TypeError, ValueError, RuntimeError):
+        raise metric_error(name, f"is {value!r}, a {type(value).__name__}, but must be a number") from None
+    if scalar.dim():
+        raise metric_error(name, f"has the shape {tuple(scalar.shape)}: it must be a scalar")
+    if scalar.is_complex():
+        raise metric_error(name, "is complex: give its absolute value, or its parts by two names")
+    return scalar.double()
+
+
+def _hinted(program: Callable[..., Any]) -> Callable[..., Any]:
+    """Where vmap can't do something, say what can be done."""
+
+    def run(*given: Any) -> Any:
+        try:
+            return program(*given)
+        except RuntimeError as error:
+            if (hint := _hint(error)) is not None:
+                error.add_note(hint)
+            raise
+
+    return run
+
+
+def _hint(error: Exception) -> str | None:
+    """What can be done, where vmap could not do something."""
+    text = str(error)
+    return next((hint for words, hint in _HINTS.items() if "vmap" in text and words in text), None)
+
+
+def _drawing_nothing(program: Callable[..., Any], device: Any) -> Callable[..., Any]:
+    """A program that draws no random numbers of its own: they would depend on who else is trained. The first call
+    shows whether it does.
+    """
+    torch = _torch()
+    checked = False
+
+    def states() -> list[Any]:
+        return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+    def run(*given: Any) -> Any:
+        nonlocal checked
+        if checked:
+            return program(*given)
+        before = states()
+        done = program(*given)
+        if not all(map(torch.equal, before, states())):
+            raise RuntimeError(f"step has drawn random numbers of its own: {_DRAW}")
+        checked = True
+        return done
+
+    return run

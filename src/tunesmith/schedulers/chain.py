@@ -76,6 +76,11 @@ class Chain(msgspec.Struct, Defaults, frozen=True):
         return self.then.steps
 
     @property
+    def members(self) -> int:
+        """How many trials of the second one train side by side."""
+        return self.then.members
+
+    @property
     def endless(self) -> bool:
         """Whether the first one is."""
         return self.first.endless
