@@ -5,8 +5,6 @@
     python benchmarks/population_speed.py --case transformer cnn --bf16
     python benchmarks/population_speed.py --case mlp --updates 100 --chunk 1024 512 256 --rivals
     python benchmarks/population_speed.py --case rounds
-    python benchmarks/population_speed.py --case mlp --updates 100 --chunk 256 1024 --rivals
-    python benchmarks/population_speed.py --case rounds
 
 A member-step is one update of one member's weights, on a minibatch of its own (for ``ppo``: a step of an environment).
 ``system`` is a whole study: population based training through the driver, decisions, forks on the device and log

@@ -99,10 +99,10 @@ goals = [ts.Goal("loss")]
 
 
 def train(config, state=None):
-    loss = 1.0 if state is None else state["loss"]
-    while True:
-        loss *= 1 - 0.1 * config["lr"]
-        yield {"loss": loss, "other": -loss}, {"loss": loss}
+    loss, step = (1.0, 0) if state is None else (state["loss"], state["step"])
+    while step < 20:
+        loss, step = loss * (1 - 0.1 * config["lr"]), step + 1
+        yield {"loss": loss, "other": -loss}, {"loss": loss, "step": step}
 
 
 def broken(config):

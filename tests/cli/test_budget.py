@@ -44,7 +44,7 @@ def test_status_shows_no_budget_where_none_is_known(call: Any, code: str) -> Non
         (("--budget", "2h", "--price", "3"), "a price is for a budget in money"),
         (("--budget", "0s"), "seconds=0.0 must be a number over 0"),
         (("--trials", "2", "--price", "3"), "--price is for a budget in dollars"),
-        ((), "give --trials, --seconds, --budget, or a --scheduler"),
+        ((), "give --trials, --seconds, --budget, --patience, or a --scheduler"),
     ],
 )
 def test_misuse(misuse: Misuse, code: str, words: tuple[str, ...], message: str) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import force_setattr
+
 from tunesmith.records import Decision, Fork
 from tunesmith.rng import Streams
 from tunesmith.schedulers._population import Population, State
@@ -40,8 +42,10 @@ class MFPBT(Population, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.frequencies, tuple) or not all(type(frequency) is int for frequency in self.frequencies):
-            raise TypeError(f"MFPBT: frequencies={self.frequencies!r} must be a tuple of whole numbers, such as (1, 4)")
+        given = self.frequencies
+        if not isinstance(given, list | tuple) or not all(type(frequency) is int for frequency in given):
+            raise TypeError(f"MFPBT: frequencies={given!r} must be whole numbers, such as (1, 4)")
+        force_setattr(self, "frequencies", tuple(given))
         if not self.frequencies or min(self.frequencies) < 1:
             raise ValueError(f"MFPBT: frequencies={self.frequencies} must be numbers of at least 1")
         if self.population < 2 * len(self.frequencies):
