@@ -22,7 +22,6 @@ from tunesmith.definition import Given
 from tunesmith.fold import Fold
 from tunesmith.records import Asked, Decision, Event, Fork, Opened, Repeat, Resume, Start
 from tunesmith.rng import Streams, stream
-from tunesmith.samplers.qmc import REPEATS, design
 from tunesmith.space import Config, NothingAllowedError
 from tunesmith.trials import Trial, open_ended
 
@@ -126,6 +125,8 @@ class Decider:
             return scheduler.init(space, goals, constraints)
 
         def first_of_design() -> Any:
+            from tunesmith.samplers.qmc import design  # with SciPy, which not every study needs
+
             return design(space, stream(definition.seed, "sampler.design"))
 
         self._outside = set[int]()  # trials whose configuration the space of now does not have
@@ -465,4 +466,6 @@ class _Design:
 
     def ask(self, state: Any, rng: np.random.Generator, until: int = 1) -> Any:
         """The next point."""
+        from tunesmith.samplers.qmc import REPEATS
+
         return state.next(REPEATS)

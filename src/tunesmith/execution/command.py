@@ -46,6 +46,7 @@ class Program:
         ahead: metrics that were read before they were wanted.
         offered: a state that the process has saved while it runs, and its step.
         streams: it goes on beyond the step that it was asked for; then it is only listened to, and needs no state.
+        measured: metrics that are measured once, and were.
         incomplete: the last JSON object that lacked a metric.
         other: the last lines that were passed over.
     """
@@ -60,6 +61,7 @@ class Program:
     ahead: deque[dict[str, Any]] = field(default_factory=deque)
     offered: tuple[int, Path] | None = None
     streams: bool = False
+    measured: set[str] = field(default_factory=set)
     incomplete: dict[str, Any] | None = None
     other: deque[str] = field(default_factory=lambda: deque(maxlen=20))
 
@@ -234,8 +236,9 @@ def _fill(argument: str, values: Mapping[str, str]) -> str:
 
 def _read(state: Program) -> dict[str, Any] | None:
     """The metrics that the process prints next; None at the end of its output."""
-    known = {name for name, value in current_job().once.items() if value is not None}
-    wanted = [name for name in required_metrics() if name not in known]
+    once = current_job().once
+    state.measured.update(name for name, value in once.items() if value is not None)
+    wanted = [name for name in required_metrics() if name not in state.measured]
     for line in state.output:
         found = _json(line)
         if found is None:
@@ -243,6 +246,7 @@ def _read(state: Program) -> dict[str, Any] | None:
         elif found.keys() == {"checkpoint"}:
             _take(state, found["checkpoint"])
         elif all(name in found for name in wanted):
+            state.measured.update(name for name in once if found.get(name) is not None)
             return found
         else:
             state.incomplete = found

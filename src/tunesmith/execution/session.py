@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from tunesmith.study import Job
 
 INTERRUPTED = Failure("interrupted", "lost")
-_HERE = str(Path(__file__).parent)
+_HERE = Path(__file__).parent
+_OURS = (str(_HERE), str(_HERE.parent / "checkpoints.py"), str(_HERE.parent / "trees.py"))  # frames nobody looks for
 _FRAMES = 20  # that many of the user's frames, the innermost, are in a report
 
 
@@ -284,7 +285,7 @@ def explain(error: BaseException) -> Failure:
     if isinstance(error, EndedError | TunesmithError):
         return Failure(str(error))
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):
         frames = frames.tb_next
     if isinstance(error, KeyError) and frames is None:
         return Failure(str(error.args[0]))
