@@ -1,4 +1,4 @@
-"""What experts' priors are worth to samplers, right and wrong ones, and where the trials go that may repeat a configuration.
+"""What right and wrong priors are worth to samplers, and where trials go that may repeat a configuration.
 
     python benchmarks/beliefs_and_repeats.py
     python benchmarks/beliefs_and_repeats.py --samplers GP TPE --trials 30 --seeds 15
