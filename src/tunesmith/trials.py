@@ -297,8 +297,9 @@ class Trials(Sequence[Trial]):
 
     def _ended(self, event: Ended) -> bool:
         trial = self._trials[event.trial]
-        running = trial.status == "running"
-        if trial.ask != event.ask or trial.ended or not (running or trial.status in ("paused", "complete")):
+        running = trial.status == "running"  # also where it has ended before, and is asked to go further
+        rests = trial.status in ("paused", "complete") and not trial.ended
+        if trial.ask != event.ask or not (running or rests):
             return False
         trial.ended = True
         trial.seconds += event.seconds

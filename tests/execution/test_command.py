@@ -227,6 +227,48 @@ def test_a_command_offers_its_state_while_it_goes_on(session):
     assert [x for report in (*reports, last) for x in report.metrics["x"]] == [3, 4, 5]
 
 
+OFFERS = """
+import json, os, pathlib, sys
+start, folder = int(os.environ["TUNESMITH_START"]), os.environ.get("TUNESMITH_LOAD")
+save, ends, file = pathlib.Path(os.environ["TUNESMITH_SAVE"]), int(sys.argv[1]), sys.argv[2]
+assert start == (int(next(pathlib.Path(folder).iterdir()).read_text()) if folder else 0)
+for step in range(start + 1, min(ends, int(os.environ["TUNESMITH_UNTIL"])) + 1):
+    print(json.dumps({"x": step}), flush=True)
+    path = save / str(step)
+    if not file:
+        path.mkdir()
+    (path if file else path / "state").write_text(str(step))
+    print(json.dumps({"checkpoint": path.name}), flush=True)
+"""
+
+
+@pytest.mark.parametrize("file", ["", "file"])
+def test_the_last_state_that_is_offered_is_kept(file, session):
+    """At the end of a job, from which the next one goes on, and at the end of the training."""
+    made = session(python(OFFERS, "5", file))
+    for start, until, step in ((0, 2, 2), (2, 4, 4), (4, 9, 5)):
+        *_, report = made.run(job(0, start, until))
+        assert report.failure is None and report.saved.step == step
+        folder = made.checkpoints.load(report.saved.where, report.saved.digest)
+        assert [path.read_text() for path in folder.iterdir()] == [str(step)]
+    assert report.ended
+
+
+def test_a_state_that_is_offered_belongs_to_the_last_step_that_was_printed(session):
+    """Also where the command goes on beyond the end of the job, and more is read than is told."""
+    forever = OFFERS.replace('min(ends, int(os.environ["TUNESMITH_UNTIL"]))', "ends")
+    made = session(python(forever, "20", ""), report_seconds=0.0)
+    states = {}
+    for start in (0, 3, 6):
+        for report in made.run(job(0, start, start + 3)):
+            assert report.failure is None
+            if report.saved is not None:
+                assert start <= report.saved.step <= start + 3
+                states[report.saved.step] = made.checkpoints.load(report.saved.where, report.saved.digest)
+        assert max(states) >= start + 2
+    assert all((folder / "state").read_text() == str(step) for step, folder in states.items())
+
+
 @pytest.mark.parametrize("name", ["'no such'", "'..'", "'/etc/passwd'", "'../config.json'", "''", "3"])
 def test_a_state_that_is_offered_is_one_of_its_own(name, session):
     script = f"import json; print(json.dumps({{'x': 1}})); print(json.dumps({{'checkpoint': {name}}}))"

@@ -11,6 +11,7 @@ import select
 import shutil
 import signal
 import subprocess
+import tempfile
 import termios
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +45,7 @@ class Program:
         save: where the process that runs saves its state.
         process, guard, output: the process, its group, and the lines that it prints.
         ahead: metrics that were read before they were wanted.
-        offered: a state that the process has saved while it runs, and its step.
+        offered: states that the process has saved while it runs, each with its step.
         streams: it goes on beyond the step that it was asked for; then it is only listened to, and needs no state.
         measured: metrics that are measured once, and were.
         incomplete: the last JSON object that lacked a metric.
@@ -59,7 +60,7 @@ class Program:
     guard: Guard | None = None
     output: Iterator[str] = field(default_factory=lambda: iter(()))
     ahead: deque[dict[str, Any]] = field(default_factory=deque)
-    offered: tuple[int, Path] | None = None
+    offered: list[tuple[int, Path]] = field(default_factory=list)
     streams: bool = False
     measured: set[str] = field(default_factory=set)
     incomplete: dict[str, Any] | None = None
@@ -147,9 +148,9 @@ class Command:
             state.ahead.clear()
 
     def offer(self, state: Program) -> tuple[int, Files] | None:
-        """A state that the process has saved while it runs, and its step."""
-        offered, state.offered = state.offered, None
-        return None if offered is None else (offered[0], _files(offered[1]))
+        """The newest state that the process has saved while it runs, of a step that was told, and this step."""
+        newest = _newest(state)
+        return None if newest is None else (newest[0], _files(newest[1]))
 
     def save(self, state: Program) -> Files | None:
         """What the finished process left in ``TUNESMITH_SAVE``."""
@@ -267,12 +268,18 @@ def _take(state: Program, name: Any) -> None:
     source = state.save / str(name)
     if source not in state.save.iterdir():
         raise TunesmithError(f"the command says that its state is in {name!r}, which is not there in $TUNESMITH_SAVE")
-    taken = state.folder / f"offered-{state.step}" / source.name
-    taken.parent.mkdir(exist_ok=True)
+    taken = Path(tempfile.mkdtemp(prefix="offered-", dir=state.folder)) / source.name
     source.rename(taken)
-    if state.offered is not None and state.offered[1] != taken:
-        shutil.rmtree(state.offered[1].parent, ignore_errors=True)
-    state.offered = state.step, taken
+    state.offered.append((state.step + len(state.ahead), taken))
+
+
+def _newest(state: Program) -> tuple[int, Path] | None:
+    """Take the newest of the offered states whose step was told; older ones are of no use any more."""
+    told = [offered for offered in state.offered if offered[0] <= state.step]
+    state.offered = state.offered[len(told) :]
+    for _, path in told[:-1]:
+        shutil.rmtree(path.parent, ignore_errors=True)
+    return told[-1] if told else None
 
 
 def _silent(state: Program) -> str:
@@ -339,6 +346,9 @@ def _finish(state: Program) -> None:
         raise TunesmithError(f"the command {arguments!r} failed with exit status {status}:\n{tail}")
     assert state.save is not None
     previous, state.load = state.load, state.save if any(state.save.iterdir()) else None
+    if state.load is None and state.offered and state.offered[-1][0] == state.step:
+        _, taken = state.offered.pop()  # what it saved last while it ran is its state at its end
+        state.load = taken if taken.is_dir() else taken.parent
     if previous is not None:
         shutil.rmtree(previous)
 

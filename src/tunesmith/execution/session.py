@@ -186,6 +186,7 @@ class Session:
                     yield pending.report(saved)
                     pending.since = perf_counter()
             saved = None if pace.step == pending.step else self._save(job.trial, pending.step, state, pace)
+            saved = saved or self._offered(job.trial, state)
         except BaseException:
             self._close(state)
             raise

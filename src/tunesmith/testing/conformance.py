@@ -116,7 +116,15 @@ def score(job: Job) -> float:
     return math.sin(sum(numbers)) + job.until / 100
 
 
-def play(study: Study, rng: np.random.Generator, *, workers: int = 4, faults: float = 0.0, jobs: int = 200) -> int:
+def play(
+    study: Study,
+    rng: np.random.Generator,
+    *,
+    workers: int = 4,
+    faults: float = 0.0,
+    ends: float = 0.0,
+    jobs: int = 200,
+) -> int:
     """Do jobs of a study in a random interleaving: several are out at once, told whole or in parts, some fail.
 
     Args:
@@ -124,6 +132,7 @@ def play(study: Study, rng: np.random.Generator, *, workers: int = 4, faults: fl
         rng: decides the interleaving.
         workers: jobs that may be out at once.
         faults: share of jobs that raise, crash, vanish, or give a value that is not finite.
+        ends: share of the others in which the training comes to its end by itself.
         jobs: stop asking after so many.
 
     Returns:
@@ -143,11 +152,11 @@ def play(study: Study, rng: np.random.Generator, *, workers: int = 4, faults: fl
         elif not out:
             idle = True
         if out:
-            _finish(study, out.pop(int(rng.integers(len(out)))), rng, faults)
+            _finish(study, out.pop(int(rng.integers(len(out)))), rng, faults, ends)
     return asked
 
 
-def _finish(study: Study, job: Job, rng: np.random.Generator, faults: float) -> None:
+def _finish(study: Study, job: Job, rng: np.random.Generator, faults: float, ends: float = 0.0) -> None:
     half = (job.start + job.until) // 2
     if half > job.start and rng.random() < 0.3:
         study.tell(job, {"score": score(job)}, step=half, checkpoint=Checkpoint(job.trial, half, "half", "digest"))
@@ -158,6 +167,10 @@ def _finish(study: Study, job: Job, rng: np.random.Generator, faults: float) -> 
             study.tell(job, {"score": math.nan})
         else:
             study.fail(job, "on purpose", kind)
+        return
+    if ends and rng.random() < ends:
+        step = max(job.start + 1, half)
+        study.tell(job, {"score": score(job)}, step=step, ended=True)
         return
     study.tell(job, {"score": score(job)}, checkpoint=Checkpoint(job.trial, job.until, "end", "digest"))
 
@@ -480,7 +493,7 @@ class SchedulerConformance:
         for step in range(60):
             if step % 7 == 6:
                 parts.close()
-                parts = Study.open(tmp_path / "study.db", trials=self.trials)
+                parts = Study.open(tmp_path / "study.db", scheduler=self.make(), trials=self.trials)
             one, other = whole.ask(), parts.ask()
             assert one == other
             if one is None or other is None:
@@ -488,6 +501,14 @@ class SchedulerConformance:
             whole.tell(one, {"score": score(one)})
             parts.tell(other, {"score": score(other)})
         parts.close()
+
+    @pytest.mark.parametrize("workers", [1, 3])
+    def test_trainings_end_by_themselves(self, workers: int) -> None:
+        """Nobody waits for a trial whose training has come to its end, whatever the scheduler still wants of it."""
+        study = self.study(seed=workers)
+        play(study, np.random.default_rng(workers), workers=workers, ends=0.3)
+        assert any(trial.ended for trial in study.trials)
+        assert not study.running and replay(study) == []
 
     def test_everything_fails(self) -> None:
         """A study in which every job fails comes to an end, or goes on only as far as ``trials`` says."""
