@@ -55,7 +55,7 @@ class Plan(msgspec.Struct, frozen=True):
 # -- the parts of a study -----------------------------------------------------------------------------------------
 
 _PERTURB = schedulers.Perturb(resample=0.3)
-_PBT = {"population": 4, "ready": 4, "steps": 16}
+_PBT: dict[str, Any] = {"population": 4, "ready": 4, "steps": 16}
 
 #: by name: the scheduler, and how many trials are started in all, where that does not follow from it
 SCHEDULERS: dict[str, tuple[Callable[[], Any], int | None]] = {
@@ -99,9 +99,7 @@ SAMPLERS: dict[str, Callable[[], Any]] = {
 FIXED = {"Uniform", "QMC", "Grid"}  #: samplers whose proposals do not depend on what was told
 
 #: schedulers whose studies are the same whatever happens on the way: with any sampler, and with one of ``FIXED``
-SAME_WITH_ANY = {
-    "synchronous PBT", "synchronous PB2", "synchronous MFPBT", "synchronous FIRE",
-}  # fmt: skip
+SAME_WITH_ANY = {"synchronous PBT", "synchronous PB2", "synchronous MFPBT", "synchronous FIRE"}
 SAME_WITH_FIXED = {"Full", "SuccessiveHalving", "Hyperband", "Chain"}
 
 GOALS: dict[str, tuple[tuple[Goal, ...], tuple[Constraint, ...]]] = {
@@ -217,7 +215,8 @@ class Program:
         from jax import numpy as jnp
 
         step = state["step"] + 1
-        step = jax.pure_callback(_noted, jax.ShapeDtypeStruct((), "int32"), step, vmap_method="expand_dims")
+        kind: Any = jax.ShapeDtypeStruct
+        step = jax.pure_callback(_noted, kind((), "int32"), step, vmap_method="expand_dims")
         x = mixed(state["x"], config, step)
         metrics = {name: value.astype("float32") for name, value in measured(x).items()}
         diverges = here().diverges

@@ -180,11 +180,13 @@ class Scene:
 
     def end(self) -> None:
         """End all that is left, whatever has happened."""
-        for driver in self.living():
-            driver.kill()
-            driver.wait()
         for process in self.processes():
             _send(process, signal.SIGKILL)
+        for driver in self.drivers:
+            driver.wait()
+            for pipe in (driver.stdout, driver.stderr):
+                if pipe is not None:
+                    pipe.close()
 
 
 def _send(process: int, number: int) -> bool:
@@ -219,7 +221,7 @@ class Chaos:
         self.schedule, self.scene = schedule, scene
         self.rng = random.Random(f"faults {schedule.seed}/{schedule.number}")
         self.done: Counter[str] = Counter()
-        self.said: dict[subprocess.Popen[str], str] = {}  # what the drivers that have ended had printed
+        self.said: dict[subprocess.Popen[str], tuple[str, str]] = {}  # output and errors of drivers that have ended
 
     def run(self) -> None:
         """The faults, and then the study to its end. A fault says how many it has hit."""
@@ -231,7 +233,7 @@ class Chaos:
             if not self.scene.living():
                 self.scene.wait(lambda: not self.scene.processes(), "the processes of a dead driver end")
                 self.scene.start()
-        for driver in self.scene.living():
+        for driver in [driver for driver in self.scene.drivers if driver not in self.said]:
             self._ended(driver, {0}, "done")
         if not self._is_done():
             self._ended(self.scene.start(), {0}, "done")
@@ -248,16 +250,17 @@ class Chaos:
 
     def _one(self) -> subprocess.Popen[str]:
         """One of the drivers."""
-        return self.rng.choice(self.scene.living() or self.scene.drivers)
+        return self.rng.choice(self.scene.living() or self.scene.drivers[-1:])
 
     def _ended(self, driver: subprocess.Popen[str], statuses: set[int], *outcomes: str) -> str:
         """Wait for the end of a driver, which must have one of these statuses and outcomes; what it wrote as errors."""
-        try:
-            out, errors = driver.communicate(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            raise BrokenError(f"a driver does not end within {PATIENCE:g} seconds") from None
-        self.said[driver] = out
-        (self.scene.folder / f"{driver.pid}.err").write_text(errors)
+        if driver not in self.said:
+            try:
+                self.said[driver] = driver.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                raise BrokenError(f"a driver does not end within {PATIENCE:g} seconds") from None
+            (self.scene.folder / f"{driver.pid}.err").write_text(self.said[driver][1])
+        out, errors = self.said[driver]
         last = errors.strip()[-1500:]
         hold(driver.returncode in statuses, f"a driver has ended with status {driver.returncode}: {out}{last}")
         if driver.returncode == 0:
@@ -274,7 +277,7 @@ class Chaos:
         errors = self._ended(driver, {0, *early}, "interrupted", "done")
         if driver.returncode == 1:
             hold("KeyboardInterrupt" in errors, f"a driver has failed: {errors[-1500:]}")
-        return "done" not in self.said[driver]
+        return "done" not in self.said[driver][0]
 
     def _kill(self) -> bool:
         driver = self._one()
