@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tunesmith import Study
+from tunesmith.checkpoints import CheckpointError, Checkpoints
 from tunesmith.testing import _victim, chaos
 from tunesmith.testing.chaos import BrokenError, Fault, Scene, Schedule
 
@@ -129,7 +131,19 @@ def test_work_that_was_done_twice(scene: Scene) -> None:
 
 def test_states_that_are_gone(scene: Scene) -> None:
     shutil.rmtree(scene.folder / STATES)
-    with pytest.raises(BrokenError, match="states that are to be kept are gone"):
+    with pytest.raises(CheckpointError, match="is missing"):
+        chaos.check(scene)
+
+
+def test_a_state_that_is_wrong(scene: Scene) -> None:
+    checkpoints = Checkpoints(scene.folder / STATES)
+    with Study.open(scene.store) as study:
+        best = study.best
+        assert best is not None
+        before = best.checkpoints[-1]
+    after = checkpoints.save(before.trial, before.step, {"x": 0, "step": before.step})
+    change(scene, "checkpointed", before.digest, after.digest)
+    with pytest.raises(BrokenError, match=rf"trial {best.id}: the state of step 16 has 0, where \d+ is right"):
         chaos.check(scene)
 
 

@@ -244,6 +244,13 @@ TASKS: dict[str, Callable[[], Any]] = {
 }
 
 
+def saved(tree: Any) -> int:
+    """The state that a task has saved."""
+    if isinstance(tree, Path):
+        return int((tree / "x").read_text())
+    return int(tree["x"] if "x" in tree else tree["state"]["x"])
+
+
 # -- the driver ---------------------------------------------------------------------------------------------------
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import msgspec
 
-from tunesmith.checkpoints import Checkpoints, folder_of
+from tunesmith.checkpoints import Checkpoints
 from tunesmith.records import AnyEvent, Asked, Checkpointed, Ended, Failed, Told
 from tunesmith.replay import replay
 from tunesmith.study import Study
@@ -387,13 +387,13 @@ def check(scene: Scene) -> Study:
     events = study.events()
     hold(not study.running and not study.trials.waiting, "jobs are out in the end")
     _check_jobs(scene.plan, study, events)
-    _check_values(scene.plan, study)
+    right = _check_values(scene.plan, study)
     _check_work(scene, study, events)
     hold(not (differences := replay(study)), f"replay differs: {differences[:3]}")
     _check_sameness(scene.plan, study)
-    keep = study.keep()
+    _check_states(scene, study, right)
     study.close()
-    _check_leftovers(scene, keep)
+    _check_leftovers(scene)
     return study
 
 
@@ -435,8 +435,12 @@ def _check_jobs(plan: Plan, study: Study, events: Sequence[AnyEvent]) -> None:
         hold(trial.status != "failed" or lawful, f"trial {trial.id} has failed: {trial.error}")
 
 
-def _check_values(plan: Plan, study: Study) -> None:
-    """Every value of every trial is what its configuration and its ancestors' make of it; who failed had to."""
+def _check_values(plan: Plan, study: Study) -> dict[tuple[int, int], int]:
+    """Every value of every trial is what its configuration and its ancestors' make of it; who failed had to.
+
+    Returns:
+        The right states, by trial and step.
+    """
     state: dict[tuple[int, int], int] = {}  # by trial and step
     for trial in study.trials:
         x = 0 if trial.parent is None else state[trial.parent, trial.start]
@@ -452,6 +456,7 @@ def _check_values(plan: Plan, study: Study) -> None:
         if diverged:
             x = _victim.mixed(x, trial.config, last + 1)
             hold(_victim.has_diverged(x, plan.diverges), f"trial {trial.id} has failed at {last + 1}: {trial.error}")
+    return state
 
 
 def _check_work(scene: Scene, study: Study, events: Sequence[AnyEvent]) -> None:
@@ -518,19 +523,31 @@ def _first_difference(one: list[Any], other: list[Any]) -> str:
     return f"{len(one)} trials and {len(other)}"
 
 
-def _check_leftovers(scene: Scene, keep: set[tuple[int, int]]) -> None:
-    """No process, no lease, no temporary file; every state that is to be kept."""
+def _check_states(scene: Scene, study: Study, right: dict[tuple[int, int], int]) -> None:
+    """The best trial and all on the front have a state on disk, and every state on disk is the right one."""
+    root = study.use_checkpoints()
+    best = study.best
+    for trial in [*study.front, *([] if best is None else [best])]:
+        study.load(trial)
+    on_disk = set(Checkpoints(root).files())
+    for trial in study.trials:
+        for saved in trial.checkpoints:
+            if (trial.id, saved.step) in on_disk:
+                x = _victim.saved(Checkpoints(root).load(saved.where, saved.digest))
+                wanted = right[trial.id, saved.step]
+                hold(x == wanted, f"trial {trial.id}: the state of step {saved.step} has {x}, where {wanted} is right")
+    torn = [str(path) for path in root.glob("*/.tmp-*")]
+    hold(not torn, f"unfinished states are left: {torn}")
+
+
+def _check_leftovers(scene: Scene) -> None:
+    """No process, no lease, no temporary file."""
     scene.wait(lambda: not scene.processes(), "processes are left: the last one ends")
     left = [path.name for path in (scene.folder / "tmp").iterdir()]
     hold(not left, f"temporary folders are left: {left}")
     names = {path.name for path in scene.folder.iterdir() if path.suffix != ".err"}
-    known = {"journal", "plan.json", "ready", "study.checkpoints", "study.db", "study.db.checkpoints", "tmp"}
+    known = {"journal", "plan.json", "ready", "study.db", "study.db.checkpoints", "tmp"}
     hold(names <= known, f"files are left: {names - known}")
-    root = folder_of(scene.store, "study")
-    found = set(Checkpoints(root).files())
-    hold(keep <= found, f"states that are to be kept are gone: {sorted(keep - found)}")
-    torn = [str(path) for path in root.glob("*/.tmp-*")]
-    hold(not torn, f"unfinished states are left: {torn}")
 
 
 # -- the command line ---------------------------------------------------------------------------------------------
@@ -563,7 +580,7 @@ def carry_out(schedule: Schedule, folder: Path) -> Counter[str]:
         check(scene)
     except BrokenError:
         raise
-    except Exception as error:
+    except Exception as error:  # such as a state that can't be loaded
         raise BrokenError(f"{type(error).__name__}: {error}") from error
     finally:
         scene.end()
