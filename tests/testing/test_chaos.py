@@ -143,7 +143,7 @@ def test_a_state_that_is_wrong(scene: Scene) -> None:
         before = best.checkpoints[-1]
     after = checkpoints.save(before.trial, before.step, {"x": 0, "step": before.step})
     change(scene, "checkpointed", before.digest, after.digest)
-    with pytest.raises(BrokenError, match=rf"trial {best.id}: the state of step {before.step} has 0, where \d+ is right"):
+    with pytest.raises(BrokenError, match=rf"{best.id}: the state of step {before.step} has 0, where \d+ is right"):
         chaos.check(scene)
 
 

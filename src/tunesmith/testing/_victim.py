@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -144,9 +145,13 @@ def here() -> Plan:
 
 
 def note(trial: int, step: int) -> None:
-    """Write down that a step was trained; -1 where it is one of several trials. That takes its time."""
+    """Write down that a step was trained; -1 where it is one of several trials. That takes its time.
+
+    Where the disk is full it can't be written; nothing of that step will be told.
+    """
     file = os.open(Path(os.environ[FOLDER]) / "journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(file, f"{trial:5d} {step:5d}\n".encode())
+    with suppress(OSError):
+        os.write(file, f"{trial:5d} {step:5d}\n".encode())
     os.close(file)
     time.sleep(here().nap)
 

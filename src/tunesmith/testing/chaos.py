@@ -327,11 +327,11 @@ class Chaos:
 
     def _full_disk(self) -> int:
         """No file can grow any more, for drivers and workers; the training itself writes nothing that matters."""
-        for driver in (living := self.scene.living()):
-            for process in (driver.pid, *self.scene.others()):
-                with suppress(ProcessLookupError, ValueError):
-                    _, most = resource.prlimit(process, resource.RLIMIT_FSIZE)
-                    resource.prlimit(process, resource.RLIMIT_FSIZE, (0, most))
+        living = self.scene.living()
+        for process in [*(driver.pid for driver in living), *self.scene.others()]:  # a driver before its workers
+            with suppress(ProcessLookupError, ValueError):
+                _, most = resource.prlimit(process, resource.RLIMIT_FSIZE)
+                resource.prlimit(process, resource.RLIMIT_FSIZE, (0, most))
         for driver in living:
             errors = self._ended(driver, {0, 1}, "done")
             hold(driver.returncode == 0 or "error: " in errors, f"no clear error of a full disk: {errors[-1500:]}")
@@ -525,10 +525,9 @@ def _first_difference(one: list[Any], other: list[Any]) -> str:
 
 
 def _check_states(scene: Scene, study: Study, right: dict[tuple[int, int], int]) -> None:
-    """The best trial and all on the front have a state on disk, and every state on disk is the right one."""
-    root = study.use_checkpoints()
-    best = study.best
-    for trial in [*study.front, *([] if best is None else [best])]:
+    """The best trial, or all on the front, have a state on disk, and every state on disk is the right one."""
+    root, best = study.use_checkpoints(), study.best
+    for trial in study.front if len(study.goals) > 1 else [] if best is None else [best]:
         study.load(trial)
     on_disk = set(Checkpoints(root).files())
     for trial in study.trials:
