@@ -38,8 +38,8 @@ def starts_of_retries(study: Study) -> list[int]:
 def test_a_kill_in_a_long_job(task: str, scheduler: str, workers: int, tmp_path: Path) -> None:
     """The checks of chaos say of every job that it went on from its newest state; a job of ``Full`` begins at 0."""
     plan = Plan(task, scheduler, "Uniform", "one", 5, workers, "3 steps", 0, nap=0.02)
-    steps = 30 if task == "vectorised" else 8  # steps are timed at the beginning, which is no training
-    carry_out(Schedule(0, workers, plan, (Fault("kill", steps, 0.0),) * 4), tmp_path)
+    moments = (10, 14, 18, 22) if task == "vectorised" else (8, 8, 8, 8)  # there steps are timed before the training
+    carry_out(Schedule(0, workers, plan, tuple(Fault("kill", steps, 0.0) for steps in moments)), tmp_path)
     with Study.open(tmp_path / "study" / "study.db") as study:
         starts = starts_of_retries(study)
         assert any(start > 0 for start in starts), starts
