@@ -226,7 +226,7 @@ class Program:
         metrics = {name: value.astype("float32") for name, value in measured(x).items()}
         diverges = here().diverges
         if diverges:
-            metrics["x"] = jnp.where(x % diverges == 0, jnp.nan, metrics["x"])
+            metrics = {name: jnp.where(x % diverges == 0, jnp.nan, value) for name, value in metrics.items()}
         return {"x": x, "step": step}, metrics
 
 
