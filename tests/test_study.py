@@ -25,7 +25,7 @@ from tunesmith import (
     samplers,
 )
 from tunesmith.records import Asked, Changed, Failed, Told
-from tunesmith.schedulers import PBT, Full
+from tunesmith.schedulers import PBT, Full, Median
 from tunesmith.study import Job
 from tunesmith.trials import MAX_CRASHES, Checkpoint
 
@@ -547,3 +547,29 @@ def test_constraints_that_leave_nothing() -> None:
     assert s.ask() is None and "constraints leave (almost) nothing" in s.message
     s.change(space=Space(dict(SPACE)))
     assert s.ask() is not None
+
+
+def test_a_job_of_a_known_trial_that_another_handle_has_asked_for(tmp_path):
+    space, slices = Space({"x": Float(0.0, 1.0)}), Median(3, min_trials=50)
+    one = Study(space, Goal("loss"), samplers.Uniform(), slices, tmp_path / "study.db", trials=1)
+    other = Study.open(tmp_path / "study.db", trials=1)
+    one.tell(one.ask(), {"loss": 3.0})
+    other.sync()
+    other.tell(one.ask(), {"loss": 2.0})
+    one.fail(other.ask(), "on purpose")
+    assert other.sync() and other.trials[0].status == "failed" and other.trials[0].step == 2
+    one.close()
+    other.close()
+
+
+def test_states_of_the_front_stay_while_one_in_training_is_better_for_a_while():
+    space, slices = Space({"x": Float(0.0, 1.0)}), Median(2, min_trials=50)
+    study = Study(space, [Goal("a"), Goal("b")], samplers.Uniform(), slices, trials=3)
+    values = {0: [(9, 9), (1, 2)], 1: [(9, 9), (2, 1)], 2: [(0, 0), (5, 5)]}
+    while (job := study.ask()) is not None:
+        a, b = values[job.trial][job.start]
+        study.tell(job, {"a": a, "b": b}, checkpoint=Checkpoint(job.trial, job.until, "where", "digest"))
+        if job.trial == 2:
+            assert {(0, 2), (1, 2)} <= study.keep()
+        assert [trial.id for trial in study.front] != [2] or (job.trial, job.until) == (2, 1)
+    assert [trial.id for trial in study.front] == [0, 1]

@@ -445,7 +445,7 @@ class Study:
         """The trial of a job. ValueError where the job is none of this study: its events would make no sense."""
         if not isinstance(job, Job):
             raise TypeError(f"a Job from ask() is needed, not {job!r} (ask gives None where none is left)")
-        if job.trial >= len(self.trials):
+        if job.trial >= len(self.trials) or job.ask >= self._fold.asks:
             self.sync()  # asked for elsewhere
         if not (0 <= job.trial < len(self.trials) and 0 <= job.ask < self._fold.asks):
             raise ValueError(f"study {self.name!r} has not asked for trial {job.trial}: the job is another study's")
@@ -762,6 +762,8 @@ class Study:
             best = [*ranked[:1], *islice(rest, few)]
             if len(self.goals) > 1:
                 best += incumbents.front()
+                # those whose values change no more come back when one that is in training gets worse again
+                best += incumbents.front(lambda trial: (trial.id, trial.step) not in needed)
             needed |= {(trial.id, trial.step) for trial in best}
             return needed | {(trial.id, step) for trial in best if (step := self._best_step(trial)) is not None}
 

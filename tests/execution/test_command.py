@@ -16,6 +16,7 @@ import training_code as code
 from jobs import checkpoint, job
 
 import tunesmith as ts
+import tunesmith.records
 from tunesmith import samplers, temporary
 from tunesmith.execution import Command
 from tunesmith.schedulers import Median
@@ -348,6 +349,7 @@ open(os.environ["TUNESMITH_SAVE"] + "/late", "w").close()
 DRIVER = """
 import sys
 import tunesmith as ts
+import tunesmith.records
 from tunesmith.execution import Command
 if __name__ == "__main__":
     script = "sleep 600 & echo $$ $! > $TUNESMITH_TRIAL.new; mv $TUNESMITH_TRIAL.new $TUNESMITH_TRIAL.pids; wait"
@@ -475,3 +477,39 @@ def test_a_worker_that_was_killed_leaves_nothing(driver, tmp_path):
         assert time.monotonic() < until
         time.sleep(0.05)
     assert process.poll() is None
+
+
+KILLED = """
+import json, os, pathlib, signal, sys
+load, save = pathlib.Path(os.environ.get("TUNESMITH_LOAD", "/none")), pathlib.Path(os.environ["TUNESMITH_SAVE"])
+total = float((load / "total").read_text()) if load.is_dir() else 0.0
+for step in range(int(os.environ["TUNESMITH_START"]) + 1, int(os.environ["TUNESMITH_UNTIL"]) + 1):
+    total += step
+    print(json.dumps({"x": total}), flush=True)
+    mark = pathlib.Path(sys.argv[1]) / os.environ["TUNESMITH_TRIAL"]
+    if step == 3 and (sys.argv[2] == "always" or not mark.exists()):
+        mark.touch()
+        os.kill(os.getpid(), getattr(signal, sys.argv[3]))
+    state = "at-" + str(step)
+    (save / state).mkdir()
+    (save / state / "total").write_text(str(total))
+    print(json.dumps(dict(checkpoint=state)), flush=True)
+(save / "total").write_text(str(total))
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("number", ["SIGKILL", "SIGTERM", "SIGRTMIN"])
+def test_a_command_that_is_killed_is_no_verdict_on_its_configuration(number, workers, tmp_path):
+    space, kwargs = {"a": ts.Float(0, 1)}, {"minimise": "x", "steps": 5, "trials": 2, "workers": workers}
+    study = ts.tune(python(KILLED, str(tmp_path), "once", number), space, **kwargs)
+    assert [trial.status for trial in study.trials] == ["complete"] * 2
+    assert [trial.values("x")[1] for trial in study.trials] == [[1.0, 3.0, 6.0, 10.0, 15.0]] * 2
+    assert [event.kind for event in study.events() if isinstance(event, ts.records.Failed)] == ["crashed"] * 2
+
+
+def test_a_command_that_is_killed_again_and_again_fails(tmp_path):
+    study = ts.Study(ts.Space({"a": ts.Float(0, 1)}), [ts.Goal("x")], scheduler=ts.schedulers.Full(5), trials=1)
+    with pytest.raises(ts.TunesmithError, match=r"was ended by signal SIGKILL"):
+        ts.execution.run(study, python(KILLED, str(tmp_path), "always", "SIGKILL"))
+    assert (study.trials[0].status, study.trials[0].kind, study.trials[0].step) == ("failed", "crashed", 3)

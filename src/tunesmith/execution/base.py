@@ -66,6 +66,10 @@ class ContinueError(TunesmithError):
     """A trial is to go on from an earlier state, but its task saved none."""
 
 
+class CrashedError(TunesmithError):
+    """A process that trains was killed: that says nothing of its configuration, and the job may be asked again."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a job ended early. ``fatal``: every other job would end in the same way, so the run must stop."""

@@ -23,7 +23,7 @@ from typing import Any
 from tunesmith import temporary
 from tunesmith.checkpoints import Files
 from tunesmith.errors import TunesmithError
-from tunesmith.execution.base import ContinueError, EndedError, current_job, required_metrics
+from tunesmith.execution.base import ContinueError, CrashedError, EndedError, current_job, required_metrics
 from tunesmith.execution.guard import Guard
 from tunesmith.trials import open_ended
 
@@ -342,6 +342,8 @@ def _finish(state: Program) -> None:
         assert state.guard is not None
         state.guard.kill()  # what a broken command has left is of no use to anyone
     _release(state)
+    if status < 0:
+        raise CrashedError(f"the command {arguments!r} was ended by signal {_name(-status)}:\n{tail}")
     if status:
         raise TunesmithError(f"the command {arguments!r} failed with exit status {status}:\n{tail}")
     assert state.save is not None
@@ -351,6 +353,13 @@ def _finish(state: Program) -> None:
         state.load = taken if taken.is_dir() else taken.parent
     if previous is not None:
         shutil.rmtree(previous)
+
+
+def _name(number: int) -> str:
+    """Of a signal; those for real-time use have none."""
+    with suppress(ValueError):
+        return signal.Signals(number).name
+    return str(number)
 
 
 def _tail(path: Path) -> str:

@@ -18,6 +18,7 @@ from tunesmith.execution.base import (
     CURRENT,
     REQUIRED,
     ContinueError,
+    CrashedError,
     EndedError,
     Failure,
     Report,
@@ -283,6 +284,8 @@ def explain(error: BaseException) -> Failure:
         return Failure(str(error), "lost", fatal=True)
     if isinstance(error, ContinueError):
         return Failure(str(error), fatal=True)
+    if isinstance(error, CrashedError):
+        return Failure(str(error), "crashed")
     if isinstance(error, EndedError | TunesmithError):
         return Failure(str(error))
     frames = error.__traceback__

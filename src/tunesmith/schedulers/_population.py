@@ -15,7 +15,7 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import ClassVar, Literal
 
 import msgspec
@@ -416,9 +416,9 @@ class Population(msgspec.Struct, Defaults, frozen=True, kw_only=True):
             return
         if any(self._can_decide(state, index) for index in state.turns):
             return
-        state.waiting = [item for item in state.waiting if self._may_go(state, item)]
-        heapify(state.waiting)
-        able = [item for item in sorted(state.waiting) if self._can_decide(state, item[3])]
+        # a place that went back and has come to the same rung again stands twice in the queue: it has one turn
+        state.waiting = sorted({item for item in state.waiting if self._may_go(state, item)})
+        able = [item for item in state.waiting if self._can_decide(state, item[3])]
         state.turns = [index for step, _, _, index in able if step == able[0][0]]
         state.waves += 1
         fresh = state.gains[state.settled_gains :]  # in the order of finishing, which is nobody's business

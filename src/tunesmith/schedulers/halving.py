@@ -113,10 +113,16 @@ class _Halving(Defaults):
         return state
 
     def _asked(self, state: State, event: Asked) -> int | None:
-        """The bracket of the job; None for one of the scheduler that was in charge before."""
+        """The bracket of the job, or that the trial has left for another scheduler; None where there is neither."""
         if event.trial in state.places:
-            number, below = state.places[event.trial]
-            state.brackets[number].rungs[below].take(event.trial)
+            number, below = state.places.pop(event.trial)
+            bracket = state.brackets.get(number)
+            if bracket is None:
+                return None  # it is over
+            if below + 1 < len(bracket.steps):
+                bracket.rungs[below].take(event.trial)
+            if event.until not in bracket.steps[below + 1 : below + 2]:
+                return number
         else:
             number, below = self._open(state), -1
             if event.parent is not None or event.until != state.brackets[number].steps[0]:

@@ -45,13 +45,15 @@ from tunesmith import (
     replay,
     samplers,
 )
+from tunesmith.fold import Fold
 from tunesmith.records import AnyEvent, Asked, Changed, FailureKind, Opened, Told
 from tunesmith.rng import Streams
 from tunesmith.samplers import Sampler
 from tunesmith.schedulers import ASHA, Full, Scheduler
 from tunesmith.space import Config
-from tunesmith.storage import Store, StoreError
+from tunesmith.storage import MemoryStore, Store, StoreError
 from tunesmith.study import Job
+from tunesmith.testing.interrupts import Interrupted, interrupted_at, lines_of
 from tunesmith.trials import Checkpoint
 
 GOAL = Goal("score", maximise=True)
@@ -116,6 +118,13 @@ def score(job: Job) -> float:
     return math.sin(sum(numbers)) + job.until / 100
 
 
+def metrics(study: Study, job: Job) -> dict[str, float]:
+    """Values for all goals and constraints of a study, which depend on the configuration and the step alone."""
+    names = [goal.metric for goal in study.goals] + [rule.metric for rule in study.constraints]
+    value, (first, *others) = score(job), names
+    return {first: value} | {name: math.cos(number + 7 * value) for number, name in enumerate(others, 1)}
+
+
 def play(
     study: Study,
     rng: np.random.Generator,
@@ -124,6 +133,7 @@ def play(
     faults: float = 0.0,
     ends: float = 0.0,
     jobs: int = 200,
+    come_and_go: bool = False,
 ) -> int:
     """Do jobs of a study in a random interleaving: several are out at once, told whole or in parts, some fail.
 
@@ -134,6 +144,7 @@ def play(
         faults: share of jobs that raise, crash, vanish, or give a value that is not finite.
         ends: share of the others in which the training comes to its end by itself.
         jobs: stop asking after so many.
+        come_and_go: the number of workers changes all the time, and is ``workers`` at most.
 
     Returns:
         How many jobs were asked.
@@ -141,10 +152,14 @@ def play(
     out: list[Job] = []
     asked = 0
     idle = False
+    most = workers
     while out or not idle:
+        if come_and_go and rng.random() < 0.2:
+            workers = int(rng.integers(1, most + 1))
         if len(out) < workers and asked < jobs and (not out or rng.random() < 0.5):
             job = study.ask()
             if job is not None:
+                assert job.start < job.until
                 asked += 1
                 out.append(job)
                 continue
@@ -157,22 +172,22 @@ def play(
 
 
 def _finish(study: Study, job: Job, rng: np.random.Generator, faults: float, ends: float = 0.0) -> None:
-    half = (job.start + job.until) // 2
+    half, values = (job.start + job.until) // 2, metrics(study, job)
     if half > job.start and rng.random() < 0.3:
-        study.tell(job, {"score": score(job)}, step=half, checkpoint=Checkpoint(job.trial, half, "half", "digest"))
+        study.tell(job, values, step=half, checkpoint=Checkpoint(job.trial, half, "half", "digest"))
     if rng.random() < faults:
         kinds: list[FailureKind] = ["raised", "crashed", "lost", "timeout", "non-finite"]
         kind = kinds[int(rng.integers(len(kinds)))]
         if kind == "non-finite":
-            study.tell(job, {"score": math.nan})
+            study.tell(job, dict.fromkeys(values, math.nan))
         else:
             study.fail(job, "on purpose", kind)
         return
     if ends and rng.random() < ends:
         step = max(job.start + 1, half)
-        study.tell(job, {"score": score(job)}, step=step, ended=True)
+        study.tell(job, values, step=step, ended=True)
         return
-    study.tell(job, {"score": score(job)}, checkpoint=Checkpoint(job.trial, job.until, "end", "digest"))
+    study.tell(job, values, checkpoint=Checkpoint(job.trial, job.until, "end", "digest"))
 
 
 @contextmanager
@@ -454,6 +469,18 @@ class SchedulerConformance:
         """A study with the scheduler under test."""
         return Study(mixed(), [GOAL], samplers.QMC(), self.make(), seed=seed, trials=self.trials, **more)
 
+    def rich(self, seed: int = 0, **more: Any) -> Study:
+        """One with branches in branches, two goals where the scheduler takes them, and an outcome constraint."""
+        scheduler, rules = self.make(), [Constraint("seconds", 0.5)]
+        goals = [GOAL, Goal("loss")]
+        try:
+            scheduler.init(nested(), goals, rules)
+        except ValueError:
+            goals = [GOAL]
+        return Study(
+            nested(), goals, samplers.QMC(), scheduler, seed=seed, trials=self.trials, constraints=rules, **more
+        )
+
     def test_ends(self) -> None:
         """With nothing failing the study ends, and every job begins where its trial stands, or a fork where its source
         once stood.
@@ -486,6 +513,112 @@ class SchedulerConformance:
         study = self.study(seed=workers)
         asked = play(study, np.random.default_rng(workers), workers=workers, faults=faults)
         assert asked > 0 and not study.running and replay(study) == []
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_goals_constraints_branches_and_workers_that_come_and_go(self, seed: int) -> None:
+        """Whatever the study is like and however many work on it, it comes to its end and is decided so again."""
+        study = self.rich(seed)
+        asked = play(study, np.random.default_rng(seed), workers=9, faults=0.15, come_and_go=True)
+        assert asked > 0 and not study.running and replay(study) == []
+
+    def test_ask_leaves_no_trace(self) -> None:
+        """Of two states that hear the same events, one is asked between any two of them: both always answer alike, and
+        being asked changes nothing.
+        """
+        for study in (self.study(3), self.rich(4)):
+            play(study, np.random.default_rng(3), workers=6, faults=0.15, jobs=60, come_and_go=True)
+            scheduler, fold = self.make(), Fold(study.given, hearing=True)
+            for event in study.events():
+                fold.fold(event)
+            first = study.space, study.goals, study.constraints
+            quiet, asked = scheduler.init(*first), scheduler.init(*first)
+            for number, heard in enumerate(heard for item in fold.news for heard in item.heard):
+                quiet, asked = scheduler.tell(quiet, heard), scheduler.tell(asked, heard)
+                before = repr(asked)
+                answers = self.answers(scheduler, asked)
+                scheduler.message(asked), set(scheduler.keep(asked))
+                assert repr(asked) == before
+                if number % 3 == 0:
+                    assert answers == self.answers(scheduler, copy.deepcopy(quiet))
+            assert self.answers(scheduler, asked) == self.answers(scheduler, quiet)
+
+    def answers(self, scheduler: Scheduler[Any], state: Any) -> list[Any]:
+        """What a scheduler answers in a state, whatever can be carried out."""
+        ways = [(True, True), (False, True), (True, False), (False, False)]
+        return [scheduler.ask(state, Streams(1), starts, repeats) for starts, repeats in ways]
+
+    @pytest.mark.parametrize("workers", [1, 4])
+    def test_failures_at_any_moment(self, workers: int) -> None:
+        """Whichever jobs fail, one or several in a row, those that are left come to the end of the study."""
+        for first in range(0, 24, 3):
+            study, number, out = self.rich(first), 0, list[Job]()
+            while True:
+                while len(out) < workers and (job := study.ask()) is not None:
+                    out.append(job)
+                if not out:
+                    break
+                job = out.pop(0)
+                if first <= number < first + 1 + first % 4:
+                    study.fail(job, "on purpose")
+                else:
+                    study.tell(job, metrics(study, job), checkpoint=Checkpoint(job.trial, job.until, "end", "digest"))
+                number += 1
+                assert number < 2000
+            assert not study.running and replay(study) == []
+
+    @pytest.mark.parametrize("what", ["ask", "ask for 3", "ask for 12", "tell", "tell several", "fail"])
+    def test_interrupted_at_every_line(self, what: str) -> None:
+        """An exception at a line of the package, as Ctrl-C raises it: the study goes on, and is decided so again.
+
+        Of all lines about five have their turn at each moment.
+        """
+        for moment in (0, 11):
+            calm = self.rich(moment)
+            play(calm, np.random.default_rng(moment), workers=4, faults=0.1, jobs=moment)
+            events = calm.events()
+
+            def begin(events: list[AnyEvent] = events) -> tuple[Study, Callable[[], object]]:
+                store = MemoryStore()
+                store.append(events)
+                study = Study.open(store, scheduler=self.make(), trials=self.trials)
+                jobs = study.ask(3)
+
+                def act() -> None:
+                    if what.startswith("ask"):
+                        study.ask(int(what.split()[-1])) if " " in what else study.ask()
+                    elif what == "tell several":
+                        study.tell(jobs, [metrics(study, job) for job in jobs])
+                    else:
+                        for job in jobs[:1]:
+                            study.fail(job, "on purpose") if what == "fail" else study.tell(job, metrics(study, job))
+
+                return study, act
+
+            lines = lines_of(begin()[1])
+            for line in lines[moment % 7 :: max(1, len(lines) // 5)]:
+                study, action = begin()
+                with contextlib.suppress(Interrupted), interrupted_at(line):
+                    action()
+                for job in study.running:
+                    study.fail(job, "nobody was given it", "lost")
+                play(study, np.random.default_rng(moment), workers=3, jobs=8)
+                assert not study.running and replay(study) == [], line
+
+    def test_reopened_at_every_moment(self, tmp_path: Path) -> None:
+        """Two handles on one file work in turn, one of them always opened anew, with several jobs out."""
+        path, rng = tmp_path / "study.db", np.random.default_rng(4)
+        kept = self.rich(5, store=path)
+        out: list[Job] = []
+        for _ in range(30):
+            with Study.open(path, scheduler=self.make(), trials=self.trials) as opened:
+                asked = [study.ask() for study in (opened, kept) if len(out) < 6]
+                out += [job for job in asked if job is not None]
+                if len(out) == 6 or (out and None in asked):
+                    _finish(opened, out.pop(int(rng.integers(len(out)))), rng, 0.15)
+        for job in out:
+            _finish(kept, job, rng, 0.0)
+        assert replay(kept) == []
+        kept.close()
 
     def test_resumes_from_the_log(self, tmp_path: Path) -> None:
         """Stopped anywhere and opened again from its file, a study goes on as if nothing had happened."""
@@ -521,22 +654,27 @@ class SchedulerConformance:
         assert study.ask() is None and not study.running
 
     def test_keeps_what_it_needs(self) -> None:
-        """Every job that is no fresh start begins at a checkpoint that was to be kept just before."""
-        study = self.study()
-        rng = np.random.default_rng(0)
-        out: list[Job] = []
-        saved: set[tuple[int, int]] = set()
-        for _ in range(150):
-            saved &= study.keep()  # everything else is swept
-            job = study.ask() if len(out) < 5 else None
-            if job is not None:
-                source = job.trial if study.trials[job.trial].reports or job.parent is None else job.parent
-                assert job.start == 0 or (source, job.start) in saved
-                out.append(job)
-            elif out:
-                done = out.pop(int(rng.integers(len(out))))
-                study.tell(done, {"score": score(done)}, checkpoint=Checkpoint(done.trial, done.until, "w", "d"))
-                saved.add((done.trial, done.until))
+        """Every job that is no fresh start begins at a checkpoint that was to be kept just before; and the best trial
+        and those of the front always have their last one.
+        """
+        for study in (self.study(), self.rich()):
+            rng = np.random.default_rng(0)
+            out: list[Job] = []
+            saved: set[tuple[int, int]] = set()
+            for _ in range(150):
+                saved &= study.keep()  # everything else is swept
+                best = study.best
+                for trial in study.front if len(study.goals) > 1 else [] if best is None else [best]:
+                    assert trial.status == "running" or not trial.checkpoints or (trial.id, trial.step) in saved
+                job = study.ask() if len(out) < 5 else None
+                if job is not None:
+                    source = job.trial if study.trials[job.trial].reports or job.parent is None else job.parent
+                    assert job.start == 0 or (source, job.start) in saved
+                    out.append(job)
+                elif out:
+                    done = out.pop(int(rng.integers(len(out))))
+                    study.tell(done, metrics(study, done), checkpoint=Checkpoint(done.trial, done.until, "w", "d"))
+                    saved.add((done.trial, done.until))
 
 
 class StoreConformance:
