@@ -818,6 +818,23 @@ class Study:
         goal = self.goals[0]
         return trial.best_step(goal) if goal.scope == "best" else None
 
+    def values(self, of: Trial | Job | int | None = None) -> dict[str, Any]:
+        """What training code gets for the configuration of a job or a trial: of options that have a value, the value
+        instead of the name.
+
+        Args:
+            of: a job, a trial or its number; by default the best trial.
+
+        Raises:
+            StudyError: there is no best trial yet.
+            SpaceError: the study was opened without the space that has the values: ``Study.open(path, space=space)``.
+        """
+        with self._lock:
+            found = self.best if of is None else of if isinstance(of, Job) else self._trial(of)
+            if found is None:
+                raise StudyError(f"study {self.name!r} has no best trial yet")
+            return self.space.values(found.config)
+
     # -- tables -------------------------------------------------------------------------------------------------------
 
     def to_dicts(self) -> list[Row]:

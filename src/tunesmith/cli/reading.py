@@ -212,11 +212,11 @@ def schedule(
     """Hyperparameters over steps, as the best trial found them."""
     with find(store, name) as study:
         found = schedules.schedule(study, trial)
-        goal = study.goals[0]
+        goal, space = study.goals[0], study.space
     if out is not None:
         out.write_text(found.to_json() + "\n", encoding="utf-8")
     if retrain is not None:
-        compared = retraining.compare(found, goal, retrain, seeds, workers)
+        compared = retraining.compare(found, goal, space, retrain, seeds, workers)
         if json:
             output.as_json(compared)
         else:
