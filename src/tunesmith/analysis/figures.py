@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tunesmith.analysis.lineage import Lineage, lineage
 from tunesmith.analysis.schedule import Schedule
+from tunesmith.errors import install
 from tunesmith.records import Goal
 from tunesmith.space import Categorical, Config, Constant, Domain, Float, Integer, Ordinal, Space
 from tunesmith.study import Study
@@ -56,7 +57,7 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
         try:
             from matplotlib import rc_context
         except ImportError:
-            raise ImportError("pictures need matplotlib: pip install 'tunesmith[figures]'") from None
+            raise ImportError(f"pictures need matplotlib: {install('figures')}") from None
         with rc_context(_STYLE):
             return draw(*args, **kwargs)
 

@@ -16,6 +16,7 @@ from tunesmith.cli import output, reading, spaces, targets
 from tunesmith.cli.errors import Misuse
 from tunesmith.cli.expressions import construct
 from tunesmith.costs import Budget
+from tunesmith.errors import install
 from tunesmith.execution import Command, as_task
 from tunesmith.execution import run as execute
 from tunesmith.records import Goal
@@ -305,7 +306,7 @@ def demo(
     """Population based training against random search, on real images."""
     for module in ("torch", "safetensors", "matplotlib"):
         if find_spec(module) is None:
-            raise Misuse(f"the demo needs {module}: pip install 'tunesmith[demo]'")
+            raise Misuse(f"the demo needs {module}: {install('demo')}")
     from tunesmith.workloads import demo
 
     result = demo.run(data, data_dir, out, population, steps, ready, workers, seed, progress=not quiet)
