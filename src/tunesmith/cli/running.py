@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -287,6 +288,12 @@ def _train(
         raise typer.Exit(130)
 
 
+def _say(line: str) -> None:
+    """What happens next, beside the results."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
 def demo(
     data: Annotated[
         Literal["digits", "fashion-mnist"], typer.Option("--data", help="Real images to train on.")
@@ -307,9 +314,12 @@ def demo(
     for module in ("torch", "safetensors", "matplotlib"):
         if find_spec(module) is None:
             raise Misuse(f"the demo needs {module}: {install('demo')}")
+    if not quiet:
+        _say("loading PyTorch and the images...")
     from tunesmith.workloads import demo
 
-    result = demo.run(data, data_dir, out, population, steps, ready, workers, seed, progress=not quiet)
+    said = {} if quiet else {"say": _say}
+    result = demo.run(data, data_dir, out, population, steps, ready, workers, seed, progress=not quiet, **said)
     if json:
         found = {"outcome": result.outcome, "rows": result.rows, "files": [str(file) for file in result.files]}
         output.as_json(found)
@@ -318,5 +328,6 @@ def demo(
     else:
         output.line(f"\n{result.table}\n")
         output.pairs({file.name: str(file) for file in result.files})
+        output.line(f"\n{result.conclusion}")
     if result.outcome == "interrupted":
         raise typer.Exit(130)
