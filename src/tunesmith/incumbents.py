@@ -7,7 +7,7 @@ best one is not the one that was lucky once. Where nothing was repeated it is th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
@@ -174,12 +174,18 @@ class Incumbents:
             order = np.lexsort((np.array([trial.id for trial in self.trials]), self._models[0].posterior))
             yield from (self.trials[row] for row in order.tolist())
 
-    def front(self) -> list[Trial]:
-        """A trial of every configuration that no other one beats in every goal, by number."""
-        if not self.trials:
+    def front(self, among: Container[Trial] | None = None) -> list[Trial]:
+        """A trial of every configuration that no other one beats in every goal, by number.
+
+        Args:
+            among: only these trials, as if there were no others.
+        """
+        rows = [row for row, trial in enumerate(self.trials) if among is None or trial in among]
+        if not rows:
             return []
-        values = np.column_stack([model.posterior for model in self._models])
-        return sorted((t for t, rank in zip(self.trials, ranks(values), strict=True) if not rank), key=lambda t: t.id)
+        values = np.column_stack([model.posterior[rows] for model in self._models])
+        best = [self.trials[row] for row, rank in zip(rows, ranks(values), strict=True) if not rank]
+        return sorted(best, key=lambda trial: trial.id)
 
     def estimate(self, trial: Trial) -> Estimate | None:
         """The mean of the first goal for the configuration of a trial.

@@ -757,7 +757,8 @@ class Study:
     def keep(self) -> set[tuple[int, int]]:
         """The checkpoints, as (trial, step), that may still be needed: by a job that is out or may be asked, with
         the ones to fall back on; the best trial's, with that of the next one in case it does not stay the best; and
-        those of the front. Where the value that counts is not the last one, also the checkpoint next to its step.
+        those of the front, as it is and as it would be without the trials that may yet become worse. Where the value
+        that counts is not the last one, also the checkpoint next to its step.
         """
         with self._lock:
             trials, incumbents = self.trials, self._incumbents(self._fold)
@@ -765,11 +766,11 @@ class Study:
             wanted += [(trial, trial.step) for trial in (*trials.running.values(), *trials.waiting)]
             kept = {(trial.id, step) for trial, step in wanted}
             ranked = list(incumbents.ranked())
-            rest = (trial for trial in ranked if (trial.id, trial.step) not in kept)  # they change no more
+            rest = [trial for trial in ranked if (trial.id, trial.step) not in kept]  # they change no more
             few = RUNNERS_UP if trials.repeated else 1  # a repeat may make the best one fall behind several
-            best = [*ranked[:1], *islice(rest, few)]
+            best = [*ranked[:1], *rest[:few]]
             if len(self.goals) > 1:
-                best += incumbents.front()
+                best += [*incumbents.front(), *incumbents.front(among=set(rest))]
             wanted += [(trial, trial.step) for trial in best]
             wanted += [(trial, step) for trial in best if (step := self._best_step(trial)) is not None]
             return {(source.trial, source.step) for trial, step in wanted for source in trials.sources(trial, step)[:2]}

@@ -60,8 +60,8 @@ class DemoResult:
             return ""
         first, second = (f"{row['name']} came to {_percent(row['best'])}%" for row in self.rows)
         return (
-            f"On the validation images {first} and {second}, each with {self.rows[0]['steps']:,} steps in all. How the winner's "
-            f"hyperparameters moved is in {self.out / 'schedule.png'}, who copied whom in {self.out / 'lineage.png'}; "
+            f"On the validation images {first} and {second}, each with {self.rows[0]['steps']:,} steps in all. "
+            f"How the winner's hyperparameters moved is in {self.out / 'schedule.png'}, who copied whom in {self.out / 'lineage.png'}; "
             f"`tunesmith best {self.out / STORE} --name pbt` shows the winner."
         )
 
