@@ -61,8 +61,8 @@ class DemoResult:
         first, second = (f"{row['name']} came to {_percent(row['best'])}%" for row in self.rows)
         return (
             f"On the validation images {first} and {second}, each with {self.rows[0]['steps']:,} steps in all. "
-            f"How the winner's hyperparameters moved is in {self.out / 'schedule.png'}, who copied whom in {self.out / 'lineage.png'}; "
-            f"`tunesmith best {self.out / STORE} --name pbt` shows the winner."
+            f"{self.out / 'schedule.png'} shows how the winner's hyperparameters moved, {self.out / 'lineage.png'} who "
+            f"copied whom, and `tunesmith best {self.out / STORE} --name pbt` the winner."
         )
 
 
