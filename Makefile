@@ -32,5 +32,6 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing what this needs, PyTorch among it: a few minutes without a word..."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(subst .,,$(@F))]'
 	@touch $@

@@ -17,7 +17,7 @@ from tunesmith import Constraint, Float, Goal, Integer, Space, Study, replay, sa
 from tunesmith.noise import Noise, fit
 from tunesmith.progress import Progress
 from tunesmith.records import Asked, Opened, Spec, decode, encode
-from tunesmith.schedulers import PBT, Full, Race
+from tunesmith.schedulers import ASHA, PBT, Full, Race, SuccessiveHalving
 from tunesmith.storage import MemoryStore, SQLiteStore
 from tunesmith.study import Job
 from tunesmith.trials import Checkpoint
@@ -226,6 +226,39 @@ def test_the_checkpoints_of_the_best_ones_are_kept() -> None:
         saved &= study.keep()
         assert len(saved) <= 12
     assert len(winners) > 3
+
+
+@pytest.mark.parametrize("goals", [1, 2, 3])
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        PBT(population=8, ready=1, steps=12),
+        PBT(population=8, ready=1, steps=12, synchronous=True),
+        ASHA(max_steps=9),
+        SuccessiveHalving(9, rounds=2),
+        Full(3),
+    ],
+    ids=lambda scheduler: type(scheduler).__name__,
+)
+def test_the_checkpoints_of_the_front_are_kept(scheduler: Any, goals: int) -> None:
+    """Values are noise: a trial that goes on becomes worse, and gives way to one that has ended long ago."""
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        made = [Goal(f"loss {number}") for number in range(goals)]
+        study = Study(SPACE, made, samplers.Uniform(), scheduler, seed=seed, trials=40 if scheduler.endless else None)
+        saved: set[tuple[int, int]] = set()
+        out: list[Job] = []
+        while True:
+            while len(out) < 3 and (job := study.ask()) is not None:
+                out.append(job)
+            if not out:
+                break
+            job = out.pop(int(rng.integers(len(out))))
+            saved.add((job.trial, job.until))
+            losses = {goal.metric: float(rng.normal()) for goal in made}
+            study.tell(job, losses, checkpoint=Checkpoint(job.trial, job.until, "where", "digest"))
+            assert {(trial.id, trial.step) for trial in study.front} <= saved
+            saved &= study.keep()
 
 
 # -- repeats in the log ---

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+from types import ModuleType
 
 import pytest
 
@@ -122,3 +124,112 @@ def test_nothing_is_shown_of_a_run_that_never_began() -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+# -- whose texts these are ---------------------------------------------------------------------------------------------
+
+EVIL = "a\x1b]0;title\x07[red]b[/red]\u202e"
+
+
+def strange() -> ts.Study:
+    space = ts.Space({EVIL: ts.Categorical([EVIL, "x[bold]", "y\nz"]), "step": ts.Float(0.0, 1.0)})
+    goals = [ts.Goal(f"loss {EVIL}"), ts.Goal("status")]
+    study = ts.Study(space, goals, sampler=ts.samplers.QMC())
+    study.name = EVIL
+    for _ in range(6):
+        job = study.ask()
+        assert job is not None
+        study.tell(job, {f"loss {EVIL}": job.config["step"], "status": 1.0})
+    return study
+
+
+def harmless(text: str) -> bool:
+    return all(character.isprintable() or character in "\n\t" for character in text)
+
+
+def test_texts_of_a_study_do_nothing_in_a_line() -> None:
+    stream = io.StringIO()
+    with Progress(stream=stream) as show:
+        show(strange())
+    assert harmless(stream.getvalue()) and "[red]b[/red]" in stream.getvalue()
+    assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_texts_of_a_study_do_nothing_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither escape sequences nor the markup of rich."""
+    console = pytest.importorskip("rich.console")
+    study = strange()
+    shown = Progress(stream=io.StringIO())
+    shown._begin(study)
+    picture = shown._picture(study, snapshot(study), 20)
+    stream = io.StringIO()
+    console.Console(file=stream, width=400, no_color=True).print(picture)
+    text = stream.getvalue()
+    assert harmless(text) and "[red]b[/red]" in text and "x[bold]" in text and "params.step" in text
+
+
+# -- what is said -----------------------------------------------------------------------------------------------------
+
+
+def test_all_goals_are_shown() -> None:
+    goals = [ts.Goal("loss"), ts.Goal("accuracy", maximise=True)]
+    study, stream = ts.Study(SPACE, goals, sampler=ts.samplers.QMC()), io.StringIO()
+    for loss, accuracy in ((0.1, 0.5), (0.2, 0.9), (0.3, 0.1)):
+        study.tell(study.ask(), {"loss": loss, "accuracy": accuracy})
+    with Progress(stream=stream) as show:
+        show(study)
+    assert "best loss 0.1 (trial 0)  best accuracy 0.9 (trial 1)" in stream.getvalue()
+    assert "best loss=0.1 (trial 0), best accuracy=0.9 (trial 1)" in repr(study)
+
+
+def test_values_are_those_of_the_scope() -> None:
+    study, stream = ts.Study(SPACE, ts.Goal("loss", scope="best"), scheduler=ts.schedulers.Full(3)), io.StringIO()
+    study.tell(study.ask(), {"loss": [0.3, 0.1, 0.2]})
+    with Progress(stream=stream) as show:
+        show(study)
+    assert "best loss 0.1 (trial 0)" in stream.getvalue()
+
+
+def test_how_long_it_takes_yet_is_not_said_after_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the start, which took a minute here, does not count."""
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    study = ts.Study(SPACE, ts.Goal("loss"), ts.samplers.Uniform(), ts.schedulers.Full(10), trials=10)
+    stream = io.StringIO()
+    show = Progress(stream=stream)
+    show(study)
+    now, job = 60.0, study.ask()
+    for step in range(1, 11):
+        study.tell(job, {"loss": 1.0}, step=step)
+        now += 10.0
+        show(study)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 10
+    assert [("left" in line) for line in lines] == [False] * 5 + [True] * 5
+    assert lines[-1].endswith(("left 14:59", "left 15:00"))  # 90 steps of 10 s
+
+
+def test_a_notebook_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without rich, and without IPython there are lines."""
+
+    class Handle:
+        def __init__(self) -> None:
+            self.shown: list[str] = []
+
+        def update(self, picture: object) -> None:
+            self.shown.append(picture._repr_html_())  # type: ignore[attr-defined]
+
+    handle, stream = Handle(), io.StringIO()
+    module = ModuleType("IPython.display")
+    module.display = lambda picture, display_id: handle  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert progress.can_show(stream)
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    ts.tune(lambda config: config["lr"], SPACE, minimise="<loss>", trials=3, sampler=ts.samplers.QMC())
+    assert stream.getvalue() == ""
+    assert "<table>" in handle.shown[-1] and "&lt;loss&gt;" in handle.shown[-1] and "trials 3" in handle.shown[-1]
+    monkeypatch.setitem(sys.modules, "IPython.display", None)
+    ts.tune(lambda config: config["lr"], SPACE, minimise="loss", trials=3, sampler=ts.samplers.QMC())
+    assert "trials 3" in stream.getvalue() and "best loss" in stream.getvalue()

@@ -28,7 +28,7 @@ from uuid import uuid4
 import msgspec
 import numpy as np
 
-from tunesmith.errors import TunesmithError
+from tunesmith.errors import TunesmithError, install
 from tunesmith.temporary import alive
 from tunesmith.trees import Bytes, Leaf, Tree, pack, unpack
 
@@ -280,7 +280,7 @@ def _library() -> Any:
     try:
         import safetensors.numpy
     except ModuleNotFoundError as error:
-        message = "a state with arrays is saved with safetensors: pip install 'tunesmith[checkpoints]'"
+        message = f"a state with arrays is saved with safetensors: {install('checkpoints')}"
         raise CheckpointError(message) from error
     return safetensors
 

@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 
 class TunesmithError(Exception):
     """Something went wrong that the message explains, with the way out."""
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra: from the folder of a checkout if tunesmith was installed from there."""
+    import shlex
+
+    folder, editable = _checkout()
+    if not folder:
+        return f"pip install 'tunesmith[{extra}]'"
+    return f"pip install {'-e ' if editable else ''}{shlex.quote(f'{folder}[{extra}]')}"
+
+
+@cache
+def _checkout() -> tuple[str, bool]:
+    """The folder that tunesmith was installed from, empty if it was none, and whether it is used in place."""
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import unquote, urlsplit
+
+    try:
+        origin = json.loads(distribution("tunesmith").read_text("direct_url.json") or "{}")
+        kind = origin.get("dir_info")
+        return ("", False) if kind is None else (unquote(urlsplit(origin["url"]).path), bool(kind.get("editable")))
+    except (PackageNotFoundError, ValueError, KeyError):
+        return "", False
 
 
 def clean(text: str) -> str:

@@ -7,7 +7,7 @@ best one is not the one that was lucky once. Where nothing was repeated it is th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
@@ -174,18 +174,18 @@ class Incumbents:
             order = np.lexsort((np.array([trial.id for trial in self.trials]), self._models[0].posterior))
             yield from (self.trials[row] for row in order.tolist())
 
-    def front(self, among: Callable[[Trial], bool] = lambda trial: True) -> list[Trial]:
+    def front(self, among: Container[Trial] | None = None) -> list[Trial]:
         """A trial of every configuration that no other one beats in every goal, by number.
 
         Args:
-            among: the others are passed over.
+            among: only these trials, as if there were no others.
         """
-        rows = [row for row, trial in enumerate(self.trials) if among(trial)]
+        rows = [row for row, trial in enumerate(self.trials) if among is None or trial in among]
         if not rows:
             return []
         values = np.column_stack([model.posterior[rows] for model in self._models])
-        first = (self.trials[row] for row, rank in zip(rows, ranks(values), strict=True) if not rank)
-        return sorted(first, key=lambda trial: trial.id)
+        best = [self.trials[row] for row, rank in zip(rows, ranks(values), strict=True) if not rank]
+        return sorted(best, key=lambda trial: trial.id)
 
     def estimate(self, trial: Trial) -> Estimate | None:
         """The mean of the first goal for the configuration of a trial.

@@ -548,6 +548,15 @@ class Space(Mapping[str, Domain]):
             self._hand_over(config, handed)
         return handed
 
+    def unconstrained(self) -> Space:
+        """The same parameters and values without constraints, whose functions may not be fit for another process."""
+        domains = dict(self._domains)
+        for name, domain in domains.items():
+            if isinstance(domain, Categorical):
+                branches = tuple(branch and branch.unconstrained() for branch in domain.branches)
+                domains[name] = replace(domain, branches=branches)
+        return Space(domains)
+
     # fidelities
 
     def at(self, config: Mapping[str, Scalar], position: float) -> Config:

@@ -29,7 +29,7 @@ from tunesmith.definition import (
     difference_of_spaces,
     spec,
 )
-from tunesmith.errors import clean
+from tunesmith.errors import clean, install, printable
 from tunesmith.fold import Fold
 from tunesmith.hints import hints
 from tunesmith.incumbents import Incumbents, Leader, losses
@@ -724,6 +724,20 @@ class Study:
         with self._lock:
             return self._incumbents(self._fold).front()
 
+    def bests(self) -> list[tuple[Goal, Trial, float]]:
+        """Every goal with the best trial by it, and its value there: that of the first goal is a mean where
+        configurations were repeated. Empty where there is no best trial.
+        """
+        with self._lock:
+            best, estimate, first = self.best, self.estimate(), self.goals[0]
+            front = self.front if len(self.goals) > 1 else []
+            found = [] if best is None else [(first, best, best.value(first) if estimate is None else estimate.mean)]
+            for goal in self.goals[1:]:
+                known = [(trial, value) for trial in front if (value := trial.value(goal)) is not None]
+                if known:
+                    found.append((goal, *min(known, key=lambda pair: goal.loss(pair[1]))))
+            return [(goal, trial, value) for goal, trial, value in found if value is not None]
+
     def _incumbents(self, fold: Fold) -> Incumbents:
         """All configurations as they stand; made anew after every event."""
         if self._judged is None or self._judged[0] is not fold or self._judged[1] != fold.number:
@@ -757,13 +771,12 @@ class Study:
             needed = self._log.decider.keep()
             needed |= {(trial.id, trial.step) for trial in (*trials.running.values(), *trials.waiting)}
             ranked = list(incumbents.ranked())
-            rest = (trial for trial in ranked if (trial.id, trial.step) not in needed)  # they change no more
+            rest = [trial for trial in ranked if (trial.id, trial.step) not in needed]  # they change no more
             few = RUNNERS_UP if trials.repeated else 1  # a repeat may make the best one fall behind several
-            best = [*ranked[:1], *islice(rest, few)]
+            best = [*ranked[:1], *rest[:few]]
             if len(self.goals) > 1:
-                best += incumbents.front()
                 # those whose values change no more come back when one that is in training gets worse again
-                best += incumbents.front(lambda trial: (trial.id, trial.step) not in needed)
+                best += [*incumbents.front(), *incumbents.front(among=set(rest))]
             needed |= {(trial.id, trial.step) for trial in best}
             return needed | {(trial.id, step) for trial in best if (step := self._best_step(trial)) is not None}
 
@@ -834,6 +847,23 @@ class Study:
         goal = self.goals[0]
         return trial.best_step(goal) if goal.scope == "best" else None
 
+    def values(self, of: Trial | Job | int | None = None) -> dict[str, Any]:
+        """What training code gets for the configuration of a job or a trial: of options that have a value, the value
+        instead of the name.
+
+        Args:
+            of: a job, a trial or its number; by default the best trial.
+
+        Raises:
+            StudyError: there is no best trial yet.
+            SpaceError: the study was opened without the space that has the values: ``Study.open(path, space=space)``.
+        """
+        with self._lock:
+            found = self.best if of is None else of if isinstance(of, Job) else self._trial(of)
+            if found is None:
+                raise StudyError(f"study {self.name!r} has no best trial yet")
+            return self.space.values(found.config)
+
     # -- tables -------------------------------------------------------------------------------------------------------
 
     def to_dicts(self) -> list[Row]:
@@ -850,16 +880,14 @@ class Study:
         try:
             import pandas
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("to_pandas() needs pandas: pip install 'tunesmith[pandas]'") from error
+            raise ModuleNotFoundError(f"to_pandas() needs pandas: {install('pandas')}") from error
         rows = self.to_dicts()
         columns = list(rows[0]) if rows else ["trial"]
         return pandas.DataFrame(rows, columns=columns).set_index("trial")
 
     def _headline(self) -> str:
-        best, estimate, goal = self.best, self.estimate(), self.goals[0]
-        mean = estimate.mean if estimate is not None else None if best is None else best.value(goal)
-        value = "" if mean is None or best is None else f", best {goal.metric}={mean:.6g} (trial {best.id})"
-        return f"{self.name!r}, {len(self.trials)} trials{value}"
+        found = [f"best {goal.metric}={value:.6g} (trial {trial.id})" for goal, trial, value in self.bests()]
+        return printable(", ".join([repr(self.name), f"{len(self.trials)} trials", *found]))
 
     def __repr__(self) -> str:
         return f"Study({self._headline()})"

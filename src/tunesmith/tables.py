@@ -7,9 +7,9 @@ from dataclasses import fields
 from html import escape
 from typing import Any
 
+from tunesmith.errors import printable
 from tunesmith.noise import Estimate
 from tunesmith.records import Goal
-from tunesmith.trials import Trial, Trials
 
 Row = dict[str, Any]
 
@@ -17,7 +17,7 @@ SHOWN = 20  #: rows that a representation shows
 
 
 def trial_rows(
-    shown: Iterable[Trial], trials: Trials, goals: Sequence[Goal], estimate: Callable[[Trial], Estimate | None]
+    shown: Iterable[Any], trials: Any, goals: Sequence[Goal], estimate: Callable[[Any], Estimate | None]
 ) -> list[Row]:
     """One flat row a trial; every row has the same columns.
 
@@ -43,7 +43,7 @@ def trial_rows(
         last = trial.metrics
         for name, goal in scopes.items():
             if name in last:
-                last[name] = trial.value(goal)  # type: ignore[assignment]  # there is one
+                last[name] = trial.value(goal)
         row: Row = {
             "trial": trial.id,
             "status": trial.status,
@@ -77,7 +77,7 @@ def text(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.4g}"
-    return " ".join(str(value).split())[:60]
+    return printable(" ".join(str(value).split()))[:60]
 
 
 def as_text(rows: Sequence[Mapping[str, Any]], more: int = 0) -> str:
@@ -85,11 +85,12 @@ def as_text(rows: Sequence[Mapping[str, Any]], more: int = 0) -> str:
     if not rows:
         return ""
     names = list(rows[0])
+    head = [text(name) for name in names]
     cells = [[text(row[name]) for name in names] for row in rows]
-    widths = [max(len(name), *(len(row[i]) for row in cells)) for i, name in enumerate(names)]
+    widths = [max(len(name), *(len(row[i]) for row in cells)) for i, name in enumerate(head)]
     right = [all(row[name] is None or isinstance(row[name], int | float) for row in rows) for name in names]
     lines = []
-    for line in [names, *cells]:
+    for line in [head, *cells]:
         aligned = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True))
         lines.append("  ".join(aligned).rstrip())
     return "\n".join([*lines, f"... and {more} more"] if more else lines)
@@ -97,7 +98,7 @@ def as_text(rows: Sequence[Mapping[str, Any]], more: int = 0) -> str:
 
 def as_html(rows: Sequence[Mapping[str, Any]], caption: str = "") -> str:
     """Rows as an HTML table."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in (rows[0] if rows else ()))
+    head = "".join(f"<th>{escape(text(name))}</th>" for name in (rows[0] if rows else ()))
     body = "".join(f"<tr>{''.join(f'<td>{escape(text(value))}</td>' for value in row.values())}</tr>" for row in rows)
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    title = f"<caption>{escape(printable(caption))}</caption>" if caption else ""
     return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -13,6 +13,7 @@ import msgspec
 
 from tunesmith.records import RETRIED, TO_THE_END, AnyEvent, Asked, Checkpointed, Ended, Failed, Goal, Told
 from tunesmith.space import Config, Scalar
+from tunesmith.tables import SHOWN, Row, as_html, as_text, trial_rows, used
 
 MAX_CRASHES = 3  #: so often may the worker processes of a trial die without progress until the trial counts as failed
 
@@ -209,6 +210,16 @@ class Trials(Sequence[Trial]):
 
     def __iter__(self) -> Iterator[Trial]:
         return iter(self._trials)
+
+    def __repr__(self) -> str:
+        return as_text(self._rows(), max(0, len(self) - SHOWN)) or "no trials"
+
+    def _repr_html_(self) -> str:
+        return as_html(self._rows(), f"{len(self)} trials")
+
+    def _rows(self) -> list[Row]:
+        """The last trials, as rows of a table."""
+        return used(trial_rows(self._trials[-SHOWN:], self, (), lambda trial: None))
 
     @property
     def horizon(self) -> int | None:

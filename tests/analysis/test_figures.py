@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from xml.etree.ElementTree import fromstring
 
 import pytest
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from tunesmith import rng, samplers
-from tunesmith.analysis.figures import INK, WINNER, plot_curves, plot_lineage, plot_schedule
+from tunesmith.analysis.figures import INK, WINNER, _scale, plot_curves, plot_lineage, plot_schedule
+from tunesmith.analysis.rungs import plot_rungs
 from tunesmith.analysis.schedule import Schedule, Segment, schedule
+from tunesmith.analysis.surrogates import plot_surrogate
 from tunesmith.records import Goal
-from tunesmith.schedulers import PBT
+from tunesmith.schedulers import PBT, Full
 from tunesmith.space import Categorical, Float, Integer, Ordinal, Space
 from tunesmith.study import Study
 
@@ -79,7 +84,7 @@ def test_the_lineage_shows_forks_and_the_winner(family: Study) -> None:
     assert curves[INK] == []
     axes = figure.axes[0]
     assert "0.8" in [text.get_text() for text in axes.texts]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["ancestors of the winner", "fork", "failed"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ancestors of the winner", "fork", "failed"]
     assert figure.axes[1].get_ylabel() == "accuracy"
     drawn(figure)
 
@@ -125,3 +130,56 @@ def test_a_large_population() -> None:
         study.tell(job, {"loss": (noise.random(job.until - job.start) + 1 / job.until).tolist()})
     drawn(plot_lineage(study))
     drawn(plot_schedule(schedule(study), study))
+
+
+# -- what the texts and colours say ------------------------------------------------------------------------------------
+
+
+def test_texts_of_a_study_are_no_formulas_and_no_code() -> None:
+    r"""Dollars, braces of broken formulas, escape sequences, and what would break an SVG."""
+    name = "a$\\frac{$b\x1b]0;x\x07</text>\u202e<script>"
+    space = Space({name: Float(1e-4, 1.0, log=True), "$\\q$": Categorical([name, "$x^{$", 3])})
+    study = Study(space, Goal(name), samplers.GP(), PBT(population=4, ready=1, steps=3), name=name)
+    while job := study.ask():
+        study.tell(job, {name: job.config[name] / job.until})
+    figures = [
+        plot_lineage(study), plot_curves(study), plot_curves({name: study, "$$": study}), plot_rungs(study),
+        plot_schedule(schedule(study), study), plot_surrogate(study),
+    ]  # fmt: skip
+    for figure in figures:
+        written = io.BytesIO()
+        with rc_context({"svg.fonttype": "none"}):
+            figure.savefig(written, format="svg")
+        texts = [
+            element.text or "" for element in fromstring(written.getvalue()).iter("{http://www.w3.org/2000/svg}text")
+        ]
+        assert any("a$\\frac{$b\\u001b]0;x\\u0007</text>" in text for text in texts), texts
+        assert all(text.replace("\n", " ").isprintable() for text in texts)
+        figure.savefig(io.BytesIO(), format="png", dpi=30)
+
+
+def test_forks_leave_their_source_at_the_step_of_its_weights(family: Study) -> None:
+    figure = plot_lineage(family)
+    bows = [line for line in lines(figure, WINNER) if len(line.get_xdata()) == 30]
+    assert [(bow.get_xdata()[0], bow.get_xdata()[-1]) for bow in bows] == [(2, 2), (4, 4)]
+    assert all(min(bow.get_xdata()) == bow.get_xdata()[0] for bow in bows)
+
+
+@pytest.mark.parametrize(("maximise", "end"), [(True, "min"), (False, "max")])
+def test_the_colour_bar_shows_at_which_end_values_are_beyond_it(maximise: bool, end: str) -> None:
+    study = Study(Space({"lr": Float(0.0, 1.0)}), Goal("score", maximise), samplers.Uniform(), Full(20))
+    study.tell(study.ask(), {"score": list(map(float, range(20)))})
+    assert _scale(list(map(float, range(20))), study.goals[0])[1] == end
+    assert _scale([1.0, 1.0], study.goals[0])[1] == "neither"
+    bars = [axes for axes in plot_lineage(study).axes if axes.get_label() == "<colorbar>"]
+    assert bars[0]._colorbar.extend == end
+
+
+@pytest.mark.parametrize("plot", [plot_lineage, plot_rungs])
+def test_titles_and_legends_are_apart(plot: Callable[[Study], Figure], family: Study) -> None:
+    family.name = "a name that is much longer than anyone would give a study, " * 3
+    figure = plot(family)
+    figure.draw_without_rendering()
+    title = next(axes for axes in figure.axes if axes.get_title(loc="left"))._left_title.get_window_extent()
+    legend = figure.legends[0].get_window_extent()
+    assert not title.overlaps(legend) and title.x1 <= figure.bbox.x1

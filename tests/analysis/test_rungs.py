@@ -93,7 +93,8 @@ def test_nothing_was_asked(empty: Study) -> None:
 
 
 def test_the_picture_of_the_rungs() -> None:
-    curves, reached, shares = drawn(plot_rungs(stopped()))
+    figure = plot_rungs(stopped())
+    curves, reached, shares = drawn(figure)
     heights = [[bar.get_height() for bar in axes.patches] for axes in (reached, shares)]
     assert heights[0] == [10, 5, 5, 5]
     assert heights[1] == pytest.approx([40, 20, 20, 20])
@@ -103,7 +104,7 @@ def test_the_picture_of_the_rungs() -> None:
     assert list(lines[WINNER].get_xdata()) == list(range(1, 17))
     assert sorted(lines[OTHERS].get_xdata()) == [4] * 4 + [16] * 5 and lines[OTHERS].get_marker() == "o"
     assert list(lines[FAILED].get_xdata()) == [4] and lines[FAILED].get_marker() == "x"
-    assert [text.get_text() for text in curves.get_legend().get_texts()][1:] == ["went no further", "failed"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()][1:] == ["went no further", "failed"]
 
 
 def test_pictures_of_few_and_of_many_rungs(family: Study, single: Study, minimised: Study) -> None:

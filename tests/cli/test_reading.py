@@ -18,6 +18,7 @@ import pytest
 
 import tunesmith as ts
 from tunesmith.analysis.schedule import Schedule
+from tunesmith.errors import install
 
 Misuse = Callable[..., str]
 Opened = Callable[..., ts.Study]
@@ -215,13 +216,13 @@ def test_export_to_parquet(call: Any, store: Path, tmp_path: Path, opened: Opene
 
 def test_parquet_without_pyarrow(misuse: Misuse, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert "pip install 'tunesmith[parquet]'" in misuse("export", store, "trials.parquet")
+    assert install("parquet") in misuse("export", store, "trials.parquet")
     assert not (tmp_path / "trials.parquet").exists()
 
 
 def test_plot_without_matplotlib(misuse: Misuse, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert "pip install 'tunesmith[figures]'" in misuse("plot", store, "curves")
+    assert install("figures") in misuse("plot", store, "curves")
 
 
 def test_a_store_with_several_studies_asks_for_the_name(misuse: Misuse, call: Any, store: Path) -> None:
@@ -284,7 +285,7 @@ def test_without_the_extra_one_line_says_how_to_get_it(module: str) -> None:
     code = f"import sys; sys.modules[{module!r}] = None; from tunesmith.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == f"tunesmith: the command line needs {module}: pip install 'tunesmith[cli]'\n"
+    assert done.stderr == f"tunesmith: the command line needs {module}: {install('cli')}\n"
 
 
 def test_as_a_module_and_as_a_script(store: Path) -> None:

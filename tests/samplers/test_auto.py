@@ -26,8 +26,8 @@ def cube(d: int) -> Space:
 @pytest.mark.parametrize(
     ("columns", "goals", "trials", "workers", "name", "reason"),
     [
-        (3, 1, 0, 1, "GP", "at most 100 parameters, 3 goals, 64 jobs at once, 1,000 trials"),
-        (100, 3, 999, 64, "GP", "at most 100 parameters"),
+        (3, 1, 0, 1, "GP", "the study has 3 parameters, 1 goal and 1 job at once; from trial 1,000 on it is TPE"),
+        (100, 3, 999, 64, "GP", "100 parameters, 3 goals and 64 jobs at once;"),
         (101, 1, 0, 1, "TPE", "101 parameters are more than 100"),
         (3, 4, 0, 1, "TPE", "4 goals are more than 3"),
         (3, 1, 0, 65, "TPE", "65 jobs at once are more than 64"),
@@ -78,5 +78,5 @@ def test_it_is_the_default_of_tune_and_says_what_it_chose() -> None:
     with Progress(stream=stream) as progress:
         study = tune(lambda config: config["x0"], cube(1), minimise="loss", trials=3, progress=progress)
     assert study.definition.sampler.name == "Auto"
-    assert stream.getvalue().count("sampler: GP, since there are at most 100 parameters") == 1
+    assert stream.getvalue().count("sampler: GP, since the study has 1 parameter, 1 goal and 1 job at once; from") == 1
     assert chosen(Study(cube(1), GOAL, samplers.Uniform())) == ""

@@ -29,6 +29,18 @@ def test_it_leaves_everything_it_promises(finished: demo.DemoResult) -> None:
     assert Schedule.from_json((finished.out / "schedule.json").read_text()) == finished.schedule
 
 
+def test_it_ends_with_a_sentence(finished: demo.DemoResult) -> None:
+    best = [f"{100 * row['best']:.2f}%" for row in finished.rows]
+    assert f"PBT came to {best[0]} and random search came to {best[1]}, each with 20 steps" in finished.conclusion
+    assert str(finished.out / "lineage.png") in finished.conclusion
+
+
+def test_it_says_what_it_does(tmp_path: Path) -> None:
+    said: list[str] = []
+    demo.run(out=tmp_path, say=said.append, **(SMALL | {"population": 2, "steps": 1, "ready": 1}))
+    assert [line.split(",")[0] for line in said] == ["1 of 2", "2 of 2", "drawing the pictures"]
+
+
 def test_both_methods_have_the_same_budget_and_the_same_beginning(finished: demo.DemoResult) -> None:
     assert [row["name"] for row in finished.rows] == ["PBT", "random search"]
     assert [row["steps"] for row in finished.rows] == [20, 20]

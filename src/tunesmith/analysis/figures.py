@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tunesmith.analysis.lineage import Lineage, lineage
 from tunesmith.analysis.schedule import Schedule
+from tunesmith.errors import install, printable
 from tunesmith.records import Goal
 from tunesmith.space import Categorical, Config, Constant, Domain, Float, Integer, Ordinal, Space
 from tunesmith.study import Study
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 WINNER, OTHERS, INK, FAILED = "#D55E00", "#A9B2BC", "#222222", "#CC0000"
+LONGEST, LEVEL = 60, 24  #: characters of a text of the study, and of a value beside an axis
 Array = NDArray[np.float64]
 _STYLE: Any = {
     "font.size": 9.0,
@@ -45,6 +48,7 @@ _STYLE: Any = {
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 8.0,
+    "text.usetex": False,
 }
 
 
@@ -56,7 +60,7 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
         try:
             from matplotlib import rc_context
         except ImportError:
-            raise ImportError("pictures need matplotlib: pip install 'tunesmith[figures]'") from None
+            raise ImportError(f"pictures need matplotlib: {install('figures')}") from None
         with rc_context(_STYLE):
             return draw(*args, **kwargs)
 
@@ -69,6 +73,14 @@ def blank(width: float, height: float) -> Figure:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     return Figure(figsize=(width, height), dpi=160, layout=ConstrainedLayoutEngine(h_pad=0.09, w_pad=0.09))
+
+
+def plain(text: object, longest: int = LONGEST) -> str:
+    """A text of a study on one line, cut off where it is very long: its dollars enclose no formula, and nothing in it
+    breaks an SVG.
+    """
+    line = printable(" ".join(str(text).split()))
+    return (line if len(line) <= longest else f"{line[: longest - 1]}…").replace("$", r"\$")
 
 
 def _whole_steps(axes: Axes, most: int) -> None:
@@ -127,7 +139,7 @@ def _domains(space: Space) -> dict[str, Domain]:
 
 
 def _schedule_panel(axes: Axes, name: str, schedule: Schedule, domain: Domain | None, trials: Iterable[Trial]) -> None:
-    axes.set_title(name)
+    axes.set_title(plain(name, 2 * LEVEL))
     others = [trial for trial in trials if trial.step > trial.start]
     configs = [*(segment.config for segment in schedule.segments), *(trial.config for trial in others)]
     used = [config[name] for config in configs if name in config]
@@ -152,7 +164,7 @@ def _schedule_panel(axes: Axes, name: str, schedule: Schedule, domain: Domain | 
     axes.set_xlim(0, schedule.steps)
     _whole_steps(axes, 5)
     if labels:
-        axes.set_yticks(range(len(labels)), labels)
+        axes.set_yticks(range(len(labels)), [plain(label, LEVEL) for label in labels])
         axes.set_ylim(-0.5, len(labels) - 0.5)
     elif isinstance(domain, (Float, Integer)):
         axes.set_yscale("log" if domain.log else "linear")
@@ -165,8 +177,10 @@ def _schedule_panel(axes: Axes, name: str, schedule: Schedule, domain: Domain | 
 def plot_lineage(study: Study) -> Figure:
     """The family tree: a lane a place of the population, a bar a trial, coloured by the goal over the steps.
 
-    A thin curve leads from the source of a fork to the lane of the trial that it replaces. The winner's line of
-    ancestors is underlaid; a cross marks a failed trial. Lanes are sorted by their last value, the winner's on top.
+    A thin bow leads from the source of a fork, at the step of its weights, to the lane of the trial that it replaces,
+    where the fork begins at the same step. The winner's line of ancestors is underlaid; a cross marks a failed trial.
+    Lanes are sorted by their last value, the winner's on top. Values beyond the end of the colour bar, which it shows
+    by an arrow, have the colour of that end.
 
     Raises:
         ValueError: no trial has a result yet.
@@ -181,26 +195,29 @@ def plot_lineage(study: Study) -> Figure:
     width = min(5.0, 0.45 * 72 * (height - 1.3) / max(4, len(places)))
     figure = blank(8.0, height)
     axes = figure.subplots()
-    scale = _scale([value for trial in study.trials for value in trial.values(goal.metric)[1]], goal)
+    scale, beyond = _scale([value for trial in study.trials for value in trial.values(goal.metric)[1]], goal)
     reach = 0.4 * min((trial.step - trial.start for trial in study.trials if trial.step > trial.start), default=1)
     for trial, end in _stretches(line):
         axes.plot([trial.start, end], [y[trial.id]] * 2, color=WINNER, lw=width + 3.5, solid_capstyle="butt", zorder=2)
     for trial in study.trials:
         if trial.parent is not None and y[trial.parent] != y[trial.id]:
-            curve = _fork(trial.start, y[trial.parent], y[trial.id], reach)
+            swing = reach * abs(y[trial.parent] - y[trial.id]) / len(places)
+            curve = _fork(trial.start, y[trial.parent], y[trial.id], swing)
             first = trial in line
             axes.plot(
                 *curve, color=WINNER if first else INK, lw=2.0 if first else 0.6, alpha=1 if first else 0.5, zorder=4
             )
     _bars(axes, study, y, scale, width)
-    _decorate_lineage(axes, study, len(places))
+    figure.legend(handles=_decorate_lineage(axes, study, len(places)), loc="outside lower center", ncols=3)
     last = line[-1]
     axes.annotate(
         f"{last.last(goal.metric):.4g}", (last.step, y[last.id]), (5, 0), textcoords="offset points", va="center",
         color=WINNER, weight="bold", annotation_clip=False, bbox={"fc": "white", "ec": "none", "pad": 1.0}, zorder=6,
     )  # fmt: skip
     mappable = LineCollection([], cmap="viridis", norm=scale)
-    figure.colorbar(mappable, ax=axes, label=goal.metric, aspect=28, shrink=min(1.0, 4.0 / height), pad=0.07)
+    figure.colorbar(
+        mappable, ax=axes, label=plain(goal.metric), aspect=28, shrink=min(1.0, 4.0 / height), pad=0.07, extend=beyond
+    )
     return figure
 
 
@@ -210,9 +227,11 @@ def _stretches(line: Sequence[Trial]) -> Iterator[tuple[Trial, int]]:
 
 
 def _fork(step: float, source: float, target: float, reach: float) -> tuple[Array, Array]:
-    """An S-curve from one lane to another that arrives at ``step``."""
+    """A bow from one lane to another, both at ``step``; it swings out by ``reach`` steps, so that forks of one step can
+    be told apart.
+    """
     t = np.linspace(0.0, 1.0, 30)
-    return step - reach * (1 - t), source + (target - source) * t**2 * (3 - 2 * t)
+    return step + reach * 4 * t * (1 - t), source + (target - source) * t
 
 
 def _bars(axes: Axes, study: Study, y: Mapping[int, float], scale: Normalize, width: float) -> None:
@@ -238,7 +257,8 @@ def _bars(axes: Axes, study: Study, y: Mapping[int, float], scale: Normalize, wi
             axes.plot(*np.array(points).T, ls="", zorder=5, **look)
 
 
-def _decorate_lineage(axes: Axes, study: Study, lanes: int) -> None:
+def _decorate_lineage(axes: Axes, study: Study, lanes: int) -> list[Line2D]:
+    """The axes and their title; returns what the legend has to explain."""
     from matplotlib.lines import Line2D
 
     axes.set_xlim(0, max(trial.step for trial in study.trials) * 1.01)
@@ -247,13 +267,13 @@ def _decorate_lineage(axes: Axes, study: Study, lanes: int) -> None:
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     _whole_steps(axes, 9)
-    axes.set(xlabel="step", ylabel="members, the best on top", title=f"Lineage of {study.name}")
+    axes.set(xlabel="step", ylabel="members, the best on top", title=f"Lineage of {plain(study.name)}")
     handles = [Line2D([], [], color=WINNER, lw=4, label="ancestors of the winner")]
     if any(trial.parent is not None for trial in study.trials):
         handles.append(Line2D([], [], color=INK, lw=0.6, marker="o", ms=4, mfc="white", mew=0.6, label="fork"))
     if any(trial.status == "failed" for trial in study.trials):
         handles.append(Line2D([], [], color=FAILED, ls="", marker="x", ms=5, mew=1.6, label="failed"))
-    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderaxespad=0.1)
+    return handles
 
 
 def _sorted_lanes(family: Lineage, goal: Goal) -> dict[int, int]:
@@ -286,9 +306,9 @@ def plot_curves(studies: Study | Mapping[str, Study], metric: str | None = None)
     everything: list[float] = []
     for axes, (name, study) in zip(panels, named.items(), strict=True):
         everything += draw_curves(axes, study, metric)
-        axes.set(title=name, xlabel="step")
+        axes.set(title=plain(name), xlabel="step")
         _whole_steps(axes, 6)
-    panels[0].set(ylabel=metric, ylim=limits(everything, metric))
+    panels[0].set(ylabel=plain(metric), ylim=limits(everything, metric))
     _legend(figure, "the winner and its ancestors", "all trials")
     return figure
 
@@ -339,9 +359,12 @@ def limits(values: Sequence[float], metric: str) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _scale(values: Sequence[float], goal: Goal) -> Normalize:
-    """Colours for the better half of the values and a little more: the bad ones of the beginning are all dark."""
+def _scale(values: Sequence[float], goal: Goal) -> tuple[Normalize, str]:
+    """Colours for the better three quarters of the values, and at which end of them there are more: the bad ones of the
+    beginning all have one colour.
+    """
     from matplotlib.colors import Normalize
 
     low, high = np.quantile(values, [0.25, 1.0] if goal.maximise else [0.0, 0.75])
-    return Normalize(low, high if high > low else low + 1.0)
+    beyond = ("min" if goal.maximise else "max") if min(values) < low or max(values) > high else "neither"
+    return Normalize(low, high if high > low else low + 1.0), beyond

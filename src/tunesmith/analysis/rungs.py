@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tunesmith.analysis.figures import FAILED, OTHERS, WINNER, blank, draw_curves, limits, styled
+from tunesmith.analysis.figures import FAILED, OTHERS, WINNER, blank, draw_curves, limits, plain, styled
 from tunesmith.records import Asked
 from tunesmith.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 _LABELLED = 12  #: so many rungs at most have their numbers written on them
 
@@ -93,8 +94,9 @@ def plot_rungs(study: Study) -> Figure:
     figure = blank(6.4, 6.0)
     curves, reached, shares = figure.subplots(3, 1, sharex=True, height_ratios=[3.0, 1.2, 1.2])
     metric = study.goals[0].metric
-    curves.set(title=study.name, ylabel=metric, ylim=limits(draw_curves(curves, study, metric), metric))
-    _ends(curves, study, metric)
+    curves.set(title=plain(study.name), ylabel=plain(metric), ylim=limits(draw_curves(curves, study, metric), metric))
+    handles = _ends(curves, study, metric)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     found = rungs(study)
     begin = _begin(found, curves.dataLim.x0)
     _bars(reached, found, begin, [rung.reached for rung in found])
@@ -105,8 +107,8 @@ def plot_rungs(study: Study) -> Figure:
     return figure
 
 
-def _ends(axes: Axes, study: Study, metric: str) -> None:
-    """A dot where a trial went no further, a cross where it failed."""
+def _ends(axes: Axes, study: Study, metric: str) -> list[Line2D]:
+    """A dot where a trial went no further, a cross where it failed. Returns what the legend has to explain."""
     looks: dict[str, Any] = {
         "went no further": {"marker": "o", "ms": 2.5, "color": OTHERS},
         "failed": {"marker": "x", "ms": 5, "mew": 1.4, "color": FAILED},
@@ -118,7 +120,7 @@ def _ends(axes: Axes, study: Study, metric: str) -> None:
         ends = [(steps[-1], values[-1]) for steps, values in curves if steps]
         if ends:
             handles += axes.plot(*np.array(ends).T, ls="", zorder=1, label=label, **look)
-    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderaxespad=0.1)
+    return handles
 
 
 def _begin(found: Sequence[Rung], first: float) -> float:

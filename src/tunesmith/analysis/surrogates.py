@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tunesmith import samplers
-from tunesmith.analysis.figures import FAILED, INK, OTHERS, WINNER, Array, blank, styled
+from tunesmith.analysis.figures import FAILED, INK, LEVEL, OTHERS, WINNER, Array, blank, plain, styled
 from tunesmith.records import Goal
 from tunesmith.samplers.base import View
 from tunesmith.space import Categorical, Config, Domain, Ordinal, Space
@@ -83,7 +83,7 @@ def plot_surrogate(study: Study, parameter: str | None = None, points: int = POI
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     several = len(study.space.columns) > 1
     above.set_title(f"{name}, the other parameters as in trial {best.id}" if several else name)
-    above.set_ylabel(study.goals[0].metric)
+    above.set_ylabel(plain(study.goals[0].metric))
     _trials(above, line, [trial for trial in study.trials if study.space.contains(trial.config)], study)
     if "mean" in view.curves:
         _regression(above, line, view, study.goals[0])
@@ -213,8 +213,8 @@ def _marks(line: Line) -> dict[str, Any]:
 
 def _axis(axes: Axes, line: Line) -> None:
     """The parameter's own scale."""
-    axes.set_xlabel(line.name)
+    axes.set_xlabel(plain(line.name))
     if isinstance(line.domain, Ordinal):
-        axes.set_xticks(range(len(line.domain.values)), [str(value) for value in line.domain.values])
+        axes.set_xticks(range(len(line.domain.values)), [plain(value, LEVEL) for value in line.domain.values])
     elif getattr(line.domain, "log", False):
         axes.set_xscale("log")

@@ -12,7 +12,9 @@ def main() -> None:
         for extra in ("typer", "rich"):
             import_module(extra)
     except ModuleNotFoundError as error:
-        sys.exit(f"tunesmith: the command line needs {error.name}: pip install 'tunesmith[cli]'")
+        from tunesmith.errors import install
+
+        sys.exit(f"tunesmith: the command line needs {error.name}: {install('cli')}")
     from tunesmith.cli.app import execute
 
     sys.exit(execute(sys.argv[1:]))

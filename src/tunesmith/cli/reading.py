@@ -18,7 +18,7 @@ from tunesmith.analysis.rungs import plot_rungs
 from tunesmith.cli import output, retraining
 from tunesmith.cli.errors import Misuse
 from tunesmith.definition import NOTHING
-from tunesmith.errors import TunesmithError
+from tunesmith.errors import TunesmithError, install
 from tunesmith.noise import Estimate
 from tunesmith.progress import interval
 from tunesmith.records import Asked, Spec
@@ -212,11 +212,11 @@ def schedule(
     """Hyperparameters over steps, as the best trial found them."""
     with find(store, name) as study:
         found = schedules.schedule(study, trial)
-        goal = study.goals[0]
+        goal, space = study.goals[0], study.space
     if out is not None:
         out.write_text(found.to_json() + "\n", encoding="utf-8")
     if retrain is not None:
-        compared = retraining.compare(found, goal, retrain, seeds, workers)
+        compared = retraining.compare(found, goal, space, retrain, seeds, workers)
         if json:
             output.as_json(compared)
         else:
@@ -257,7 +257,7 @@ def plot(
     try:
         import matplotlib  # noqa: F401 - figures need it
     except ModuleNotFoundError:
-        raise Misuse("pictures need matplotlib: pip install 'tunesmith[figures]'") from None
+        raise Misuse(f"pictures need matplotlib: {install('figures')}") from None
     with find(store, name) as study:
         figure = surrogates.plot_surrogate(study, parameter) if kind == "surrogate" else _FIGURES[kind](study)
     figure.savefig(file)
@@ -326,7 +326,7 @@ def _parquet(rows: list[Row], file: Path) -> None:
         import pyarrow as arrow
         from pyarrow import parquet
     except ModuleNotFoundError:
-        raise Misuse("Parquet needs pyarrow: pip install 'tunesmith[parquet]'; or export .csv or .json") from None
+        raise Misuse(f"Parquet needs pyarrow: {install('parquet')}; or export .csv or .json") from None
     parquet.write_table(arrow.Table.from_pylist(rows), file)
 
 

@@ -10,14 +10,20 @@ from tunesmith.analysis.tables import difference
 from tunesmith.cli import output, targets
 from tunesmith.execution.retrain import retrain
 from tunesmith.records import Goal
+from tunesmith.space import Space
 
 
-def compare(schedule: Schedule, goal: Goal, target: str, seeds: int, workers: int) -> dict[str, Any]:
-    """Train the target again, ``seeds`` times in both ways."""
-    train, _ = targets.load(target)
+def compare(schedule: Schedule, goal: Goal, stored: Space, target: str, seeds: int, workers: int) -> dict[str, Any]:
+    """Train the target again, ``seeds`` times in both ways. The values of options are those of the ``space`` beside it,
+    where that is the stored one.
+    """
+    train, module = targets.load(target)
+    beside = getattr(module, "space", None)
+    space = beside if beside == stored else stored
     done = retrain(
-        train, schedule, schedule.steps, metric=goal.metric, seeds=range(seeds), workers=0 if workers == 1 else workers
-    )
+        train, schedule, schedule.steps, metric=goal.metric, seeds=range(seeds), workers=0 if workers == 1 else workers,
+        space=space if stored.valued else None,
+    )  # fmt: skip
     with_schedule, constant = done.pairs(goal.metric)
     return {
         "metric": goal.metric,

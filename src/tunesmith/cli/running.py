@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ from tunesmith.cli import output, reading, spaces, targets
 from tunesmith.cli.errors import Misuse
 from tunesmith.cli.expressions import construct
 from tunesmith.costs import Budget
+from tunesmith.errors import install
 from tunesmith.execution import Command, as_task
 from tunesmith.execution import run as execute
 from tunesmith.records import Goal
@@ -286,6 +288,12 @@ def _train(
         raise typer.Exit(130)
 
 
+def _say(line: str) -> None:
+    """What happens next, beside the results."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
 def demo(
     data: Annotated[
         Literal["digits", "fashion-mnist"], typer.Option("--data", help="Real images to train on.")
@@ -305,10 +313,13 @@ def demo(
     """Population based training against random search, on real images."""
     for module in ("torch", "safetensors", "matplotlib"):
         if find_spec(module) is None:
-            raise Misuse(f"the demo needs {module}: pip install 'tunesmith[demo]'")
+            raise Misuse(f"the demo needs {module}: {install('demo')}")
+    if not quiet:
+        _say("loading PyTorch and the images...")
     from tunesmith.workloads import demo
 
-    result = demo.run(data, data_dir, out, population, steps, ready, workers, seed, progress=not quiet)
+    said = {} if quiet else {"say": _say}
+    result = demo.run(data, data_dir, out, population, steps, ready, workers, seed, progress=not quiet, **said)
     if json:
         found = {"outcome": result.outcome, "rows": result.rows, "files": [str(file) for file in result.files]}
         output.as_json(found)
@@ -317,5 +328,6 @@ def demo(
     else:
         output.line(f"\n{result.table}\n")
         output.pairs({file.name: str(file) for file in result.files})
+        output.line(f"\n{result.conclusion}")
     if result.outcome == "interrupted":
         raise typer.Exit(130)

@@ -34,7 +34,8 @@ class Task(Protocol[State]):
     * ``over(state)``: the training has come to its end with the step that was done last;
     * ``finish(state)``: the last step of the trial was done; what its code does after that is to be done now;
     * ``notes(state)``: texts and numbers to remember beside the metrics, by name, since it was called last;
-    * ``whole``: where the space has fidelities, one step of it trains to the end of the job.
+    * ``whole``: where the space has fidelities, one step of it trains to the end of the job;
+    * ``names``: its ``config`` has the names of options, also where they have values.
     """
 
     def init(self, config: Any, rng: np.random.Generator) -> State:
@@ -68,6 +69,10 @@ class ContinueError(TunesmithError):
 
 class CrashedError(TunesmithError):
     """A process that trains was killed: that says nothing of its configuration, and the job may be asked again."""
+
+
+class OptionError(TunesmithError):
+    """The value of an option is not known here."""
 
 
 @dataclass(frozen=True)

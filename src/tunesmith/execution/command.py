@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tunesmith import temporary
 from tunesmith.checkpoints import Files
@@ -95,6 +95,8 @@ class Command:
         cwd: working directory; the present one by default.
         env: additions to the environment.
     """
+
+    names: ClassVar[bool] = True  # a program gets the configuration as JSON
 
     arguments: Sequence[str | os.PathLike[str]]
     cwd: str | os.PathLike[str] | None = None

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from tunesmith.checkpoints import Checkpoints, Saved
+from tunesmith.errors import printable
 from tunesmith.execution.base import ExecutionError, Executor, Failure, Report, Target
 from tunesmith.execution.leases import Lease
 from tunesmith.records import RETRIED, TO_THE_END
@@ -203,7 +204,7 @@ class _Driver:
                 self._tell_one(report, batch)
         for report in reports:
             if report.warning:
-                log.warning("%s", report.warning.rstrip())
+                log.warning("%s", printable(report.warning.rstrip()))
             if report.done:
                 self._end_job(report)
         trials = [self.study.trials[number] for number in told]
@@ -329,9 +330,10 @@ class _Failures:
                 self.forks.clear()
             return
         self.row += 1
-        self.errors[trial.error] += 1
-        if self.errors[trial.error] == 1:
-            log.warning("a trial has failed:\n%s", trial.error)
+        error = printable(trial.error)
+        self.errors[error] += 1
+        if self.errors[error] == 1:
+            log.warning("a trial has failed:\n%s", error)
         limit = self.limit if self.limit is not None else 100 if self.succeeded else 10 + self.slots
         if self.row >= limit:
             (first, times), *_ = self.errors.items()
@@ -343,7 +345,7 @@ class _Failures:
 
     def _count_fork(self, trial: Trial) -> None:
         """A population whose forks all fail for one reason only wastes time, however well its first members train."""
-        reason = headline(trial.error)
+        reason = headline(printable(trial.error))
         self.forks[reason] += 1
         if len(self.forks) == 1 and self.forks[reason] >= 10 + self.slots and self.limit is None:
             raise ExecutionError(f"{self.forks[reason]} forks in a row have failed for one reason: {reason}")
@@ -362,7 +364,7 @@ class _Failures:
                 f"all {len(study.trials)} trials of the study have failed; the first error ({times} times):\n{first}"
             )
         if study.message:
-            log.warning("%s; the first error (%d times): %s", study.message, times, headline(first))
+            log.warning("%s; the first error (%d times): %s", printable(study.message), times, headline(first))
 
     def summary(self) -> None:
         """Say how often the logged errors have come again."""

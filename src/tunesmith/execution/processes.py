@@ -10,6 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing import connection
 from pathlib import Path
 from time import monotonic
@@ -97,8 +98,10 @@ class Processes(Executor):
         as_task(train)  # says now what is wrong with it
         slots = parse(devices, workers)
         certain = check(slots)
-        code, in_script = _pickled(train)
-        self._setup = Setup(_preparation() if in_script else None, code, options)
+        code, code_in_script = _pickled(train)
+        space, space_in_script = _pickled(options.space and options.space.unconstrained())
+        preparation = _preparation() if code_in_script or space_in_script else None
+        self._setup = Setup(preparation, code, replace(options, space=None), space)
         self._time_limit = time_limit
         self._false_starts = 0
         self._stop = False
@@ -232,7 +235,8 @@ class Processes(Executor):
 
 
 def _pickled(train: Any) -> tuple[bytes, bool]:
-    """The training code as bytes for another process, and whether that must import the running script to read them.
+    """Training code, or a space with values, as bytes for another process, and whether that must import the running
+    script to read them.
 
     Raises:
         ExecutionError: it can't be done.

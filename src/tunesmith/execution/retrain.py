@@ -17,7 +17,7 @@ from tunesmith.execution.processes import Processes
 from tunesmith.execution.session import Options
 from tunesmith.execution.stacks import StackedTask
 from tunesmith.execution.vectorised import Vectorised
-from tunesmith.space import Config
+from tunesmith.space import Config, Space
 from tunesmith.study import Job
 from tunesmith.trials import Checkpoint
 
@@ -65,6 +65,7 @@ def retrain(
     metric: str,
     seeds: Iterable[int] = range(5),
     workers: int = 0,
+    space: Space | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Retrained:
     """Train from scratch, for every seed once with the schedule and once with the schedule's last values throughout.
@@ -79,6 +80,7 @@ def retrain(
         metric: a metric that every step must have.
         seeds: of the trainings; the same for both, so that they start from the same weights.
         workers: that many worker processes; 0 trains in this one.
+        space: the space of the study, where options have values for the training code.
         progress: called with the steps done so far, and those of all trainings.
 
     Raises:
@@ -92,7 +94,7 @@ def retrain(
     runs = [_Run("the schedule", seed, _stretches(schedule, steps)) for seed in seeds]
     runs += [_Run("constant values", seed, [_Stretch(0, steps, last)]) for seed in seeds]
     with tempfile.TemporaryDirectory(prefix=temporary.prefix()) as root:
-        options = Options((metric,), root, warm=1)
+        options = Options((metric,), root, warm=1, space=space)
         with contextlib.closing(_executor(train, options, workers, len(runs))) as executor:
             ends = _drive(executor, runs, progress)
     return Retrained(seeds, tuple(ends[: len(seeds)]), tuple(ends[len(seeds) :]))

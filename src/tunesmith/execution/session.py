@@ -21,6 +21,7 @@ from tunesmith.execution.base import (
     CrashedError,
     EndedError,
     Failure,
+    OptionError,
     Report,
     Target,
     Task,
@@ -29,7 +30,7 @@ from tunesmith.execution.base import (
 )
 from tunesmith.metrics import without_texts
 from tunesmith.rng import stream
-from tunesmith.space import Scalar
+from tunesmith.space import Config, Scalar, Space, SpaceError
 
 if TYPE_CHECKING:
     from tunesmith.study import Job
@@ -53,6 +54,7 @@ class Options:
         checkpoint_steps: the same in steps; instead of ``checkpoint_seconds`` where it is given.
         report_seconds: in a long job progress is reported that often.
         target: a step that reaches it ends the job; the study decides what becomes of the rest.
+        space: has the values of options that training code gets instead of their names; None where no option has one.
     """
 
     required: tuple[str, ...]
@@ -62,6 +64,20 @@ class Options:
     checkpoint_steps: int | None = None
     report_seconds: float = 0.25
     target: Target | None = None
+    space: Space | None = None
+
+    def values(self, config: Config) -> dict[str, Any]:
+        """What training code gets for a configuration.
+
+        Raises:
+            OptionError: the value of an option is not known here.
+        """
+        if self.space is None:
+            return dict(config)
+        try:
+            return self.space.values(config)
+        except (ValueError, SpaceError) as error:
+            raise OptionError(str(error)) from None
 
 
 SAVING = 0.05  #: of the time of a job at most goes into saving its state while it trains
@@ -156,7 +172,8 @@ class Session:
             self._close(self._warm.popitem()[1][1])
 
     def _train(self, job: Job, pending: _Pending) -> Iterator[Report]:
-        config, options, once = dict(job.config), self.options, dict(job.once)
+        options, once = self.options, dict(job.once)
+        config = dict(job.config) if getattr(self.task, "names", False) else options.values(job.config)
         state = self._begin(job, config, pending)
         pace = Pace(options, pending.step)
         if job.fidelities and getattr(self.task, "whole", False):
@@ -280,7 +297,7 @@ class Session:
 
 def explain(error: BaseException) -> Failure:
     """A failure with a traceback of the user's frames only; a message alone where there are none."""
-    if isinstance(error, CheckpointError):
+    if isinstance(error, CheckpointError | OptionError):
         return Failure(str(error), "lost", fatal=True)
     if isinstance(error, ContinueError):
         return Failure(str(error), fatal=True)

@@ -187,7 +187,8 @@ def run(
         metrics = [goal.metric for goal in study.goals] + [rule.metric for rule in study.constraints]
         aim = _target(study, target)
         every = checkpoint_interval(checkpoint_every)
-        options = Options(tuple(dict.fromkeys(metrics)), str(root), target=aim, **every)
+        space = study.space if study.space.valued else None
+        options = Options(tuple(dict.fromkeys(metrics)), str(root), target=aim, space=space, **every)
         executor: Executor
         if workers == 1 and devices is None and time_limit is None:
             task = as_task(train)

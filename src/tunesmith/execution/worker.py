@@ -8,6 +8,7 @@ import pickle
 import signal
 import sys
 import traceback
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Thread
@@ -22,11 +23,14 @@ starting = False
 
 
 class Setup(NamedTuple):
-    """What a worker gets first: how to import the user's script if the code needs it, the pickled code, the options."""
+    """What a worker gets first: how to import the user's script if the code needs it, the pickled code, the options of
+    its session without the space, and that, pickled as it may need the script, too.
+    """
 
     preparation: dict[str, Any] | None
     code: bytes
     options: Any
+    space: bytes
 
 
 class Broken(NamedTuple):
@@ -86,7 +90,8 @@ def _start(connection: Connection) -> Any:
         from tunesmith.execution.adapters import as_task
         from tunesmith.execution.session import Session
 
-        return Session(as_task(pickle.loads(setup.code)), setup.options)
+        options = replace(setup.options, space=pickle.loads(setup.space))
+        return Session(as_task(pickle.loads(setup.code)), options)
     except TunesmithError as error:
         _send(connection, Broken(str(error)))
     except BaseException:

@@ -40,6 +40,10 @@ class State:
     folded: tuple[Sampler[Any], Any, int] | None = None  #: a sampler, its state, and how many events this has been told
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 class Auto(msgspec.Struct, frozen=True):
     """The sampler that the benchmarks speak for (``docs/benchmarks.md``), where they reach.
 
@@ -55,8 +59,8 @@ class Auto(msgspec.Struct, frozen=True):
         for what, limit in limits.items():
             if found[what] > limit:
                 return TPE(), f"{found[what]:,} {what} are more than {limit:,}"
-        limits["trials"] = TRIALS
-        return GP(), "there are at most " + ", ".join(f"{limit:,} {what}" for what, limit in limits.items())
+        parts = [_counted(len(space.columns), "parameter"), _counted(len(goals), "goal"), _counted(workers, "job")]
+        return GP(), f"the study has {parts[0]}, {parts[1]} and {parts[2]} at once; from trial {TRIALS:,} on it is TPE"
 
     def init(
         self,

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from tunesmith._threads import one_thread
+from tunesmith.errors import install
 from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Told
 from tunesmith.rng import stream, subseed
 from tunesmith.samplers.base import (
@@ -87,7 +88,7 @@ class CMAES(msgspec.Struct, frozen=True):
         try:
             import cmaes  # noqa: F401
         except ImportError as error:
-            raise ImportError("CMAES needs the cmaes library: pip install 'tunesmith[cmaes]'") from error
+            raise ImportError(f"CMAES needs the cmaes library: {install('cmaes')}") from error
         seed = int(rng.integers(2**63))
         state = Searches(History(space, goals, constraints, duplicates))
         for i, chosen in enumerate(combinations(space.columns, self.branches)):

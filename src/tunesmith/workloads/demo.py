@@ -26,6 +26,7 @@ STEPS = {"digits": 60, "fashion-mnist": 40}
 GENERATIONS = 10
 GOAL, REPORT = Goal("accuracy", maximise=True), "test_accuracy"
 STORE = "demo.db"
+BEGINNINGS = {"pbt": "1 of 2, population based training", "random": "2 of 2, random search"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,18 @@ class DemoResult:
         """The table in Markdown."""
         return markdown(self.rows)
 
+    @property
+    def conclusion(self) -> str:
+        """What was found, and where to look next; empty after an interruption."""
+        if not self.rows:
+            return ""
+        first, second = (f"{row['name']} came to {_percent(row['best'])}%" for row in self.rows)
+        return (
+            f"On the validation images {first} and {second}, each with {self.rows[0]['steps']:,} steps in all. "
+            f"{self.out / 'schedule.png'} shows how the winner's hyperparameters moved, {self.out / 'lineage.png'} who "
+            f"copied whom, and `tunesmith best {self.out / STORE} --name pbt` the winner."
+        )
+
 
 def run(
     data: str = "digits",
@@ -63,6 +76,7 @@ def run(
     workers: int = 2,
     seed: int = 0,
     progress: Callable[[Study], object] | bool | None = None,
+    say: Callable[[str], object] = lambda line: None,
 ) -> DemoResult:
     """Train both, compare them, and write table, schedule, pictures and the study file to a directory.
 
@@ -78,6 +92,7 @@ def run(
         workers: jobs at once.
         seed: all randomness follows from it.
         progress: as in `tunesmith.tune`.
+        say: called with a line that says what happens next.
 
     Raises:
         ValueError, FileNotFoundError: the data is not there; see `tunesmith.workloads.images.load`.
@@ -93,9 +108,13 @@ def run(
     try:
         if all(_finished(study, population, steps) for study in studies.values()):
             return _report("reported", out, studies)
-        for study in studies.values():
+        for name, study in studies.items():
+            say(f"{BEGINNINGS[name]}: {population} networks, {steps} steps each, on {data}")
+            if workers > 1:
+                say(f"starting {workers} workers, which load PyTorch and the images before their first step...")
             if train(study, directory, workers, progress) == "interrupted":
                 return DemoResult("interrupted", out, files=[out / STORE])
+        say("drawing the pictures")
         return _report("done", out, studies)
     finally:
         for study in studies.values():

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith.errors import install
 from tunesmith.rng import stream
 
 DATASETS = ("digits", "fashion-mnist")
@@ -82,7 +83,7 @@ def _digits() -> Images:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise ImportError("the digits come with scikit-learn: pip install 'tunesmith[data]'") from None
+        raise ImportError(f"the digits come with scikit-learn: {install('data')}") from None
     data: Any = load_digits()
     images = np.round(data.data * (255 / 16)).astype(np.uint8)
     labels = data.target.astype(np.int64)
