@@ -28,7 +28,7 @@ import msgspec
 from tunesmith.errors import clean, cleaned
 from tunesmith.records import AnyEvent, Asked, decode, encode
 from tunesmith.space import encode_hook
-from tunesmith.storage.base import StoreError, follows
+from tunesmith.storage.base import LostError, StoreError, follows
 
 APPLICATION = 0x54554E45  #: "TUNE", in the header of every file of ours
 VERSION = 1  #: version of the schema, in the header too
@@ -153,12 +153,12 @@ class SQLiteStore:
         """See whether the file is still where it was; ``rescue`` saves what it held.
 
         Raises:
-            StoreError: it was deleted, or another file is there.
+            LostError: it was deleted, or another file is there.
         """
         with self._lock:
             problem = self._problem()
         if problem:
-            raise StoreError(problem)
+            raise LostError(problem)
 
     def rescue(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Write all that can still be read, of every study, into a new file.
@@ -226,7 +226,7 @@ class SQLiteStore:
         """One transaction; in an exclusive section the one that keeps others out, and then another."""
         problem = self._problem()
         if problem and self.path.exists():  # what is written to a file that has no name any more disturbs nobody
-            raise StoreError(problem)
+            raise LostError(problem)
         inside = connection.in_transaction
         self._section = None
         try:
@@ -248,7 +248,7 @@ class SQLiteStore:
                     connection.execute("BEGIN IMMEDIATE")
             self._section = get_ident()
         if problem:
-            raise StoreError(problem)
+            raise LostError(problem)
         return number
 
     def _insert(
@@ -365,7 +365,7 @@ class SQLiteStore:
             if found != place:
                 how = "deleted" if found is None else "replaced by another file"
                 name = self.address if path == self.path else path.name
-                return f"{name}: {how} while the study was open; `store.rescue()` saves what the study has"
+                return f"{name}: {how} while the study was open"
         return ""
 
     def _beside(self) -> Path:
