@@ -47,8 +47,8 @@ class Store(Protocol):
         """
         ...
 
-    def read(self, after: int = 0) -> list[AnyEvent]:
-        """The events numbered ``after + 1, after + 2, ...``."""
+    def read(self, after: int = 0, most: int | None = None) -> list[AnyEvent]:
+        """The events numbered ``after + 1, after + 2, ...``, of which there are ``most`` at the most."""
         ...
 
     def exclusive(self) -> AbstractContextManager[object]:

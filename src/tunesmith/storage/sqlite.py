@@ -127,16 +127,18 @@ class SQLiteStore:
                 self._use(_roll_back)
             raise
 
-    def read(self, after: int = 0) -> list[AnyEvent]:
+    def read(self, after: int = 0, most: int | None = None) -> list[AnyEvent]:
         """See :meth:`tunesmith.storage.base.Store.read`."""
-        query = "SELECT number, body FROM events WHERE study = ? AND number > ? ORDER BY number"
-        rows = self._use(lambda connection: _execute(connection, query, (self.name, after)).fetchall())
+        query = "SELECT number, body FROM events WHERE study = ? AND number > ? ORDER BY number LIMIT ?"
+        values = (self.name, after, -1 if most is None else most)
+        rows = self._use(lambda connection: _execute(connection, query, values).fetchall())
         if not rows:
             return []
         try:
-            if [number for number, _ in rows] != list(range(after + 1, after + 1 + len(rows))):
+            numbers, bodies = zip(*rows, strict=True)
+            if numbers != tuple(range(after + 1, after + 1 + len(rows))):
                 raise ValueError("events are missing, or their numbers are wrong")
-            events = decode(body for _, body in rows)
+            events = decode(bodies)
             if len(events) != len(rows):
                 raise ValueError("one of them is none, or more than one")
         except Exception as error:  # whatever a file of a stranger may do to the decoder
