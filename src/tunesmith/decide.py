@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from tunesmith._collector import quiet
 from tunesmith.costs import Budget, CostModel
 from tunesmith.definition import Given
 from tunesmith.fold import Fold
@@ -64,7 +65,8 @@ class _Listener:
             with self.named("began"):
                 self._state, self._heard = self._init(), 0
         self._sound = False
-        self._state = self._hear(fold)
+        with quiet(len(fold.news) - self._heard):
+            self._state = self._hear(fold)
         self._heard = len(fold.news)
         self._sound = True
         return self._state
@@ -149,20 +151,21 @@ class Decider:
     def _catch_up(self) -> None:
         """Note the configurations of new trials; those outside the space (since it was changed) as such."""
         fold = self.fold
-        for item in fold.news[self._noted :] if self._noted else fold.news:
-            event = item.event
-            if type(event) is not Asked:
-                continue
-            trial = fold.trials[event.trial]
-            try:
-                key = fold.definition.space.key(trial.config)
-            except ValueError:
-                self._outside.add(trial.id)
-                continue
-            self._tried.add(key)
-            if trial.parent is None:
-                self._firsts.setdefault(key, trial.id)
+        with quiet(len(fold.news) - self._noted):
+            for item in fold.news[self._noted :] if self._noted else fold.news:
+                if type(item.event) is Asked:
+                    self._note(fold.trials[item.event.trial])
         self._noted = len(fold.news)
+
+    def _note(self, trial: Trial) -> None:
+        try:
+            key = self.fold.definition.space.key(trial.config)
+        except ValueError:
+            self._outside.add(trial.id)
+            return
+        self._tried.add(key)
+        if trial.parent is None:
+            self._firsts.setdefault(key, trial.id)
 
     def first(self, config: Config) -> Trial | None:
         """The first trial with this configuration, None where there is none; forks don't count."""

@@ -70,7 +70,7 @@ class Fold:
         """How many trials the last run was to start, in all."""
         self.news: list[News] = []
         self.changed = 0
-        """The number of the last `Changed`: configurations that were asked before are to be fitted to the space."""
+        """The number of the last `Changed` of the space, to which configurations that were asked before are fitted."""
         self.added: set[int] = set()
         """Trials that are results which someone already had: no scheduler hears of them."""
         self._fills: Config = {}
@@ -131,6 +131,7 @@ class Fold:
     def _define(self, definition: Opened) -> None:
         space = self.given.space(definition.space)
         self.definition = msgspec.structs.replace(definition, space=space)
+        self._scoped_goals = [goal for goal in definition.goals if goal.scope != "last"]
         try:
             self.trials.horizon = self.given.scheduler(definition.scheduler).horizon
         except (StudyError, AttributeError):  # a scheduler of the user's own, which is not at hand
@@ -139,6 +140,8 @@ class Fold:
     def _changed(self, event: Changed) -> None:
         """Go on with another definition, to which what was asked so far is fitted."""
         self._define(changed(self.definition, event))
+        if event.space is None:
+            return
         self.changed = self.number
         self._fills |= event.fill
         for trial in self.trials:
@@ -162,6 +165,8 @@ class Fold:
         theirs; one that has ended before its job's last step has its last value at all later steps, too.
         """
         trial = self.trials[event.trial]
+        if isinstance(event, Told) and not self._scoped_goals and not open_ended(trial.until):
+            return (event,)
         if isinstance(event, Asked):
             if open_ended(event.until):
                 event = msgspec.structs.replace(event, start=0, until=1)
@@ -179,11 +184,8 @@ class Fold:
         return (self._scoped(event, trial),)
 
     def _scoped(self, event: Told, trial: Trial) -> Told:
-        goals = [goal for goal in self.definition.goals if goal.scope != "last"]
-        if not goals:
-            return event
         metrics = dict(event.metrics)
-        for goal in goals:
+        for goal in self._scoped_goals:
             count = len(event.metrics[goal.metric])
             metrics[goal.metric] = [*scoped(goal, trial.values(goal.metric)[1])[-count:]]
         return msgspec.structs.replace(event, metrics=metrics)

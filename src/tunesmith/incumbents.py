@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterable, Iterator, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith._collector import quiet
 from tunesmith.noise import Estimate, Floats, Noise, fit
 from tunesmith.pareto import ranks
 from tunesmith.records import Constraint, Goal
@@ -60,10 +61,10 @@ class Leader:
 
     def best(self, fidelities: tuple[str, ...]) -> Trial | None:
         """The best one as the trials stand now."""
-        changed: Iterable[int] = self.trials.touched or ()
         if self._fidelities != fidelities or self.trials.touched is None:
-            self._standing, self._heaps, changed = {}, {}, range(len(self.trials))
-        for number in changed:
+            with quiet(len(self.trials)):
+                self._begin(fidelities)
+        for number in self.trials.touched or ():
             self._update(self.trials[number], fidelities)
         self._fidelities, self.trials.touched = fidelities, set()
         for level in sorted(self._heaps, reverse=True):
@@ -73,6 +74,18 @@ class Leader:
             if heap:
                 return self.trials[heap[0][1]]
         return None
+
+    def _begin(self, fidelities: tuple[str, ...]) -> None:
+        """Look at all trials."""
+        self._standing, self._heaps = {}, {}
+        for trial in self.trials:
+            found = losses(trial, self._goals, self._constraints)
+            if found is not None:
+                level = fidelity(trial, fidelities) if fidelities else ()
+                self._standing[trial.id] = level, found[0]
+                self._heaps.setdefault(level, []).append((found[0], trial.id))
+        for heap in self._heaps.values():
+            heapify(heap)
 
     def _update(self, trial: Trial, fidelities: tuple[str, ...]) -> None:
         found = losses(trial, self._goals, self._constraints)

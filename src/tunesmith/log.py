@@ -7,17 +7,16 @@ torn *before* it is changed, and as whole only afterwards.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
+from tunesmith._collector import quiet
 from tunesmith.decide import Decider
 from tunesmith.definition import Given
 from tunesmith.fold import Fold
 from tunesmith.records import AnyEvent
 from tunesmith.storage.base import Store, StoreError
 
-CHUNK = 20_000  #: events that are read at once: a long log is never in memory as a whole where nothing is decided
+CHUNK = 4000  #: events that are read at once: a long log is never in memory as a whole where nothing is decided
 
 
 class Log:
@@ -111,8 +110,8 @@ class Log:
     def _read_all(self, *, hearing: bool) -> None:
         """Fold the whole log anew."""
         fold = Fold(self.given, hearing=hearing)
-        with _quiet_collector():
-            while events := self.store.read(fold.number):
+        with quiet():
+            while events := self.store.read(fold.number, CHUNK):
                 _fold_all(fold, events, self.name)
         self._fold, self._decider = fold, None
         self._torn = False
@@ -127,15 +126,3 @@ def _fold_all(fold: Fold, events: Sequence[AnyEvent], name: str) -> None:
         raise StoreError(
             f"study {name!r}: event {fold.number} makes no sense, the log is damaged: {error!r}"
         ) from error
-
-
-@contextmanager
-def _quiet_collector() -> Iterator[None]:
-    """No garbage collection while a log is read: it makes a million objects, none of them garbage."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

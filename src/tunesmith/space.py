@@ -238,6 +238,8 @@ class Space(Mapping[str, Domain]):
         rules: list[Place] = []
         _expand([(name, domain, ()) for name, domain in self._domains.items()], -1, nodes, columns, rules)
         self._nodes, self.columns = tuple(nodes), tuple(columns)
+        plain = all(node.column == at and node.parent < 0 and not node.switch for at, node in enumerate(nodes))
+        self._plain = tuple((node.name, node.axis.encode) for node in nodes) if plain else ()
         self._by_name: dict[str, list[Node]] = {}
         for node in nodes:
             for other in self._by_name.setdefault(node.name, []):
@@ -331,6 +333,11 @@ class Space(Mapping[str, Domain]):
         Raises:
             ValueError: as `check`, constraints left aside.
         """
+        if len(config) == len(self._plain):  # the usual space, without branches: several times as fast
+            try:
+                return np.array([encode(config[name]) for name, encode in self._plain], dtype=np.float64)
+            except (KeyError, ValueError):
+                pass  # what is wrong is said below
         row = [math.nan] * len(self.columns)
         levels: dict[int, int] = {}
         used = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import insort
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,7 @@ class Report(msgspec.Struct, gc=False):
     ask: int
     start: int
     metrics: dict[str, list[float | None]]
-    spent: list[float]
+    spent: array[float]
     """Seconds of every step: of what was told at once each has an equal share."""
 
     @property
@@ -150,22 +151,24 @@ class Trial:
 
     def tell(self, event: Told) -> None:
         """Take in values, in the place of those that were told before for the same steps and later ones."""
-        if event.start < self.step:
-            self.rewind(event.start)
+        start, told = event.start, event.metrics
+        if start < self.step:
+            self.rewind(start)
         self.measured = self.config
-        count = event.step - event.start
-        spent = [event.seconds / count] * count if count else []
+        count = len(next(iter(told.values()), ()))
         last = self.reports[-1] if self.reports else None
-        follows = last is not None and last.ask == event.ask and event.start == self.step == last.step
-        if last is not None and follows and last.metrics.keys() == event.metrics.keys():
-            for name, values in event.metrics.items():
-                last.metrics[name] += values
-            last.spent += spent
-            self.step = event.step
-            return
-        metrics = {name: list(values) for name, values in event.metrics.items()}
-        self.reports.append(Report(event.ask, event.start, metrics, spent))
-        self.step = event.step
+        follows = last is not None and last.ask == event.ask and start == self.step == last.start + len(last.spent)
+        if last is None or not follows or last.metrics.keys() != told.keys():
+            last = Report(event.ask, start, {name: [] for name in told}, array("d"))
+            self.reports.append(last)
+        metrics, spent = last.metrics, last.spent
+        for name, values in told.items():
+            metrics[name].extend(values)
+        if count == 1:
+            spent.append(event.seconds)
+        elif count:
+            spent.extend([event.seconds / count] * count)
+        self.step = start + count
 
     def rewind(self, step: int) -> None:
         """Forget what was told after ``step``."""
@@ -263,11 +266,6 @@ class Trials(Sequence[Trial]):
             return self._ended(event)
         return False
 
-    def _current(self, event: Told | Ended | Failed) -> Trial | None:
-        """The trial of an event, if the event comes from the job that is out for it."""
-        trial = self._trials[event.trial]
-        return trial if trial.ask == event.ask and trial.status == "running" else None
-
     def _asked(self, event: Asked) -> bool:
         if event.trial == len(self._trials):
             trial = Trial(
@@ -296,8 +294,8 @@ class Trials(Sequence[Trial]):
         return "retry" not in event.tags
 
     def _told(self, event: Told) -> bool:
-        trial = self._current(event)
-        if trial is None:
+        trial = self._trials[event.trial]
+        if trial.ask != event.ask or trial.status != "running":
             return False
         trial.tell(event)
         trial.seconds += event.seconds
@@ -339,8 +337,8 @@ class Trials(Sequence[Trial]):
         insort(trial.checkpoints, Checkpoint(event.trial, event.step, event.where, event.digest), key=_step)
 
     def _failed(self, event: Failed) -> bool:
-        trial = self._current(event)
-        if trial is None:
+        trial = self._trials[event.trial]
+        if trial.ask != event.ask or trial.status != "running":
             return False
         del self.running[trial.id]
         trial.error, trial.kind = event.error, event.kind

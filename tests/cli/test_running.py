@@ -307,3 +307,17 @@ def test_a_small_demo(call: Any, tmp_path: Path) -> None:
     assert {"demo.db", "schedule.json", "schedule.png", "lineage.png", "table.md"} <= names
     again = call(*words, "--json")
     assert json.loads(again.out)["outcome"] == "reported"
+
+
+def test_a_store_that_was_deleted_is_a_failure_of_the_command(misuse: Misuse, call: Any, tmp_path: Path) -> None:
+    (tmp_path / "removing.py").write_text(
+        "from pathlib import Path\n"
+        "import tunesmith as ts\n"
+        "space = ts.Space({'x': ts.Float(0, 1)})\n"
+        "def train(config):\n"
+        "    Path('study.db').unlink(missing_ok=True)\n"
+        "    return config['x']\n"
+    )
+    error = misuse("run", f"{tmp_path}/removing.py:train", "--minimise", "x", "--trials", "3", "-q")
+    assert "study.db: deleted while the study was open; all that it had is in" in error
+    assert call("status", "study.rescued.db").out.count("complete   1\n") == 1

@@ -18,6 +18,7 @@ import training_code as code
 import tunesmith as ts
 from tunesmith.execution import Checkpoints, ExecutionError, Inline, Options, Processes, as_task, drive
 from tunesmith.records import Asked, Failed, Told
+from tunesmith.storage import StoreError
 
 SPACE = ts.Space({"lr": ts.Float(0.5, 2)})
 
@@ -360,3 +361,83 @@ def test_it_is_quiet(tmp_path, capsys, caplog):
     drive(study, executor)
     assert capsys.readouterr() == ("", "")
     assert caplog.text == ""
+
+
+def delete(store):
+    for path in store.parent.glob(f"{store.name}*"):
+        if path.is_file():
+            path.unlink()
+
+
+def replace(store):
+    delete(store)
+    ts.Study(SPACE, ts.Goal("other"), store=store).close()
+
+
+def remove_write_ahead_log(store):
+    store.with_name(f"{store.name}-wal").unlink()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("lose", [delete, replace, remove_write_ahead_log])
+def test_a_store_that_is_lost_while_it_runs_ends_the_run_and_is_rescued(lose, workers, tmp_path):
+    store = tmp_path / "study.db"
+    study, executor = made(tmp_path, code.slow, ts.schedulers.Full(20), workers, store, trials=4, report_seconds=0)
+    lost = []
+
+    def progress(study):
+        if len(study.trials) == 2 and not lost:
+            lose(store)
+            lost.append([len(trial.values("x")[0]) for trial in study.trials])
+
+    with pytest.raises(
+        StoreError, match=r"while the study was open; all that it had is in .*study\.rescued\.db"
+    ) as error:
+        drive(study, executor, checkpoints=Checkpoints(tmp_path / "states"), progress=progress)
+    assert "\n" not in str(error.value)
+    study.close()
+    (tmp_path / "study.rescued.db").rename(tmp_path / "again.db")
+    study, executor = made(tmp_path, code.generator, ts.schedulers.Full(20), store=tmp_path / "again.db", trials=4)
+    assert all(len(trial.values("x")[0]) >= n for trial, n in zip(study.trials, lost[0], strict=False))
+    assert drive(study, executor, checkpoints=Checkpoints(tmp_path / "states")) == "done"
+    assert [trial.step for trial in study.trials] == [20] * 4
+    assert ts.replay(study) == []
+
+
+def test_a_store_that_is_lost_in_the_last_trial_is_no_success(tmp_path):
+    """Also what the last job said is saved, though there was no file any more to write it to."""
+    for lose in (delete, replace):
+        folder = tmp_path / lose.__name__
+        folder.mkdir()
+
+        def train(config, store=folder / "study.db", lose=lose):
+            lose(store)
+            return config["lr"]
+
+        study, executor = made(folder, train, ts.schedulers.Full(1), store=folder / "study.db", trials=1)
+        with pytest.raises(StoreError, match="rescued"):
+            drive(study, executor)
+        with ts.Study.open(folder / "study.rescued.db") as rescued:
+            assert [trial.last("x") for trial in rescued.trials] == [rescued.trials[0].config["lr"]]
+
+
+def test_a_store_that_is_lost_after_the_last_event_is_no_success(tmp_path):
+    study, executor = made(tmp_path, code.value, ts.schedulers.Full(1), store=tmp_path / "study.db", trials=1)
+
+    def callback(study, trial):
+        delete(tmp_path / "study.db")
+
+    with pytest.raises(StoreError, match="deleted while the study was open"):
+        drive(study, executor, callback=callback)
+
+
+def test_an_error_of_a_store_that_is_there_stays_as_it_is(tmp_path, monkeypatch):
+    study, executor = made(tmp_path, code.value, ts.schedulers.Full(1), store=tmp_path / "study.db", trials=1)
+
+    def full(events, after=None):
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(study.store, "append", full)
+    with pytest.raises(StoreError, match=r"^the disk is full$"):
+        drive(study, executor)
+    assert not (tmp_path / "study.rescued.db").exists()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tunesmith import Float, Goal, Space, Study, replay
-from tunesmith.records import Failed, Told
+from tunesmith.records import AnyEvent, Failed, Told
 from tunesmith.storage import MemoryStore, SQLiteStore, Store, StoreError, open_store, sqlite
 from tunesmith.testing import StoreConformance
 from tunesmith.testing.conformance import interrupted
@@ -636,3 +636,32 @@ def test_text_that_is_no_text_is_escaped(tmp_path: Path) -> None:
     strange = SQLiteStore(Path(f"{tmp_path}/caf\udce9.db"))
     assert strange.append([failed]) == 1
     strange.close()
+
+
+@pytest.mark.parametrize("make", [lambda folder: MemoryStore(), lambda folder: SQLiteStore(folder / "a.db")])
+def test_a_log_is_read_in_parts(make: Callable[[Path], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long log is never in memory as a whole, and what follows from it is the same."""
+    store = make(tmp_path)
+    with Study(SPACE, GOAL, store=store, trials=4) as study:
+        while job := study.ask():
+            study.tell(job, {"loss": job.config["x"]})
+        events, rows, best = study.events(), study.to_dicts(), study.best
+        assert store.read(2, 3) == events[2:5]
+        assert store.read(len(events) - 1, 5) == events[-1:]
+        assert store.read(len(events), 5) == []
+        monkeypatch.setattr("tunesmith.log.CHUNK", 3)
+        read: list[int] = []
+        whole = type(store).read
+
+        def noted(self: Store, after: int = 0, most: int | None = None) -> list[AnyEvent]:
+            found = whole(self, after, most)
+            read.append(len(found))
+            return found
+
+        monkeypatch.setattr(type(store), "read", noted)
+        again = Study.open(store)
+        assert again.to_dicts() == rows
+        assert again.best is not None and best is not None and again.best.id == best.id
+        assert max(read) == 3 and sum(read) == len(events)
+        assert again.ask() is not None
+        assert replay(again) == []

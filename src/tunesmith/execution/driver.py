@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -19,7 +19,8 @@ from tunesmith.checkpoints import Checkpoints, Saved
 from tunesmith.errors import printable
 from tunesmith.execution.base import ExecutionError, Executor, Failure, Report, Target
 from tunesmith.execution.leases import Lease
-from tunesmith.records import RETRIED, TO_THE_END
+from tunesmith.records import RETRIED, TO_THE_END, AnyEvent
+from tunesmith.storage.base import LostError, StoreError, open_store
 from tunesmith.study import Batch, Job, Study
 from tunesmith.trials import Checkpoint, Trial
 
@@ -29,7 +30,7 @@ Callback = Callable[[Study, Trial], object]
 log = logging.getLogger("tunesmith")
 
 _POLL = (0.02, 0.5)  # seconds between two looks at what other drivers did: the first, and at most
-_LEASES = 1.0  # seconds between two looks at the leases of others
+_LEASES = 1.0  # seconds between two looks at the file of the study and at the leases of others
 _PATIENT = 10.0  # seconds of waiting for others after which this is said
 _PROGRESS = 0.1  # seconds between two calls of `progress`
 _SPARE = 16  # checkpoints that may be written beyond those that were kept last time, before the next sweep
@@ -74,7 +75,8 @@ def drive(
 
     Raises:
         ExecutionError: too many trials have failed, or no state can be saved.
-        StoreError: the store can't be used any more, or was removed.
+        StoreError: the store can't be used any more. If its file was deleted or replaced, all that the study has is
+            written into a new one beside it, which the message names.
     """
     path = getattr(study.store, "path", None)
     held = Lease(None if path is None else Path(f"{path}.leases"), lease)
@@ -92,8 +94,37 @@ def drive(
                 raise
             finally:
                 driver.end()
+    except StoreError as error:
+        raise _rescued(study, driver.unwritten, error) from error
     finally:
         executor.close()
+
+
+def _rescued(study: Study, unwritten: list[AnyEvent], error: StoreError) -> StoreError:
+    """What to raise for an error of the store: where its file was lost, what it held is saved before.
+
+    Args:
+        study: what was worked on.
+        unwritten: events that the store has perhaps not taken any more.
+        error: of the store.
+    """
+    check, rescue = (getattr(study.store, method, None) for method in ("check", "rescue"))
+    if check is None or rescue is None:
+        return error
+    try:
+        check()
+        return error
+    except LostError as lost:
+        what = lost.what
+    try:
+        study.sync()  # the file that is open can still be read
+        path = rescue()
+        with closing(open_store(path, study.name)) as rescued:
+            if unwritten and unwritten[0] not in rescued.read():
+                rescued.append(unwritten)
+    except StoreError as failure:
+        return StoreError(f"{what}; what it had could not be saved: {failure}")
+    return StoreError(f"{what}; all that it had is in {path} now: move that to where it was, and go on")
 
 
 class _Driver:
@@ -120,6 +151,8 @@ class _Driver:
         self.until, self.target = until, target
         self.out: dict[int, Job] = {}
         self.stopped: Outcome | None = None
+        self.unwritten: list[AnyEvent] = []
+        """What is being written to the log."""
         self._pause = _POLL[0]
         self._next_look = 0.0
         self._shared = False
@@ -140,10 +173,12 @@ class _Driver:
                 self.executor.submit(job)
             if not self.out and self.stopped is not None:
                 self.flush()
+                self._check_store()
                 return self.stopped
             if not self.out and not self.study.trials.running:
-                self.failures.check_end(self.study)
                 self.flush()
+                self._check_store()
+                self.failures.check_end(self.study)
                 return "done"
             reports = self.executor.wait(self._patience())
             if reports:
@@ -200,8 +235,10 @@ class _Driver:
         """Everything that came in, as one transaction."""
         told = {self.out[report.ask].trial for report in reports}
         with self.study.batch() as batch:
+            self.unwritten = batch.events
             for report in reports:
                 self._tell_one(report, batch)
+        self.unwritten = []
         for report in reports:
             if report.warning:
                 log.warning("%s", printable(report.warning.rstrip()))
@@ -264,12 +301,19 @@ class _Driver:
         if failure is not None:
             batch.fail(job, failure.error, failure.kind, seconds=0.0 if count else report.seconds)
 
+    def _check_store(self) -> None:
+        """Raise StoreError if the file of the study is not where it was: what is written there now is lost."""
+        check = getattr(self.study.store, "check", None)
+        if check is not None:
+            check()
+
     def _look_at_others(self) -> None:
         """Give up the jobs of drivers that have vanished, and see what others have reached."""
         now = time.monotonic()
         if now < self._next_look:
             return
         self._next_look = now + _LEASES
+        self._check_store()
         self.study.sync()
         self._check_target(self.study.trials if self.target is not None else ())
         gone = {

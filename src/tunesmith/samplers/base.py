@@ -19,6 +19,7 @@ from tunesmith.rng import stream
 from tunesmith.space import Column, Space
 
 S = TypeVar("S")
+T = TypeVar("T")
 Point = NDArray[np.float64]  #: [d], one number in [0, 1] a column of the space, NaN where a branch is not taken
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -188,9 +189,13 @@ NEAR = 64  #: known points near which the allowed ones of a thin space are looke
 
 def random_point(space: Space, rng: np.random.Generator, known: Collection[Point] = ()) -> Point:
     """A random point that the constraints allow. Where they allow little, it may lie near one of the known points."""
-    every = max(1, len(known) // NEAR)
-    near = (space.decode(point) for point in islice(known, 0, None, every))  # worked out only where it is needed
+    near = (space.decode(point) for point in spread(known))  # worked out only where it is needed
     return space.encode(space.sample(rng, near=near))
+
+
+def spread(known: Collection[T]) -> Iterator[T]:
+    """About ``NEAR`` of them, from the first to the last."""
+    return islice(known, 0, None, max(1, len(known) // NEAR))
 
 
 def identity(space: Space, point: Point) -> bytes:

@@ -10,16 +10,16 @@ import msgspec
 import numpy as np
 
 from tunesmith.records import Asked, Constraint, Event, Goal
-from tunesmith.samplers.base import Point, random_point
-from tunesmith.space import Space
+from tunesmith.samplers.base import Point, spread
+from tunesmith.space import Config, Space
 
 
 @dataclass(slots=True)
 class State:
-    """The space, and the points that were asked."""
+    """The space, and the configurations that were asked."""
 
     space: Space
-    points: list[Point] = field(default_factory=list)
+    configs: list[Config] = field(default_factory=list)
 
 
 class Uniform(msgspec.Struct, frozen=True):
@@ -44,9 +44,11 @@ class Uniform(msgspec.Struct, frozen=True):
     def tell(self, state: State, event: Event) -> State:
         """Remember what was asked; nothing is learned."""
         if type(event) is Asked and event.parent is None:
-            state.points.append(state.space.encode(event.config))
+            state.configs.append(event.config)
         return state
 
     def ask(self, state: State, rng: np.random.Generator, until: int = 1) -> Point:
         """A draw that satisfies the constraints."""
-        return random_point(state.space, rng, state.points)
+        space = state.space
+        near = (space.decode(space.encode(config)) for config in spread(state.configs))  # only where it is needed
+        return space.encode(space.sample(rng, near=near))

@@ -63,13 +63,15 @@ class Full(msgspec.Struct, Defaults, frozen=True):
         """Note who stands short of the last step; count the trials of configurations where there may be several."""
         if self.seeds > 1:
             state.runs.tell(event)
-        if isinstance(event, Asked):
+        if isinstance(event, Told):
+            until = state.until.get(event.trial)
+            if until is not None and event.step >= until:
+                del state.until[event.trial]
+                if until < self.horizon:
+                    state.short[event.trial] = until
+        elif isinstance(event, Asked):
             state.until[event.trial] = event.until
             state.short.pop(event.trial, None)
-        elif isinstance(event, Told) and event.step >= state.until.get(event.trial, event.step + 1):
-            until = state.until.pop(event.trial)
-            if until < self.horizon:
-                state.short[event.trial] = until
         elif isinstance(event, Ended) and self.steps is None:
             state.short.pop(event.trial, None)
         elif isinstance(event, Failed):

@@ -1,7 +1,7 @@
 """Where the log of a study lives."""
 
-from tunesmith.storage.base import Store, StoreError, open_store
+from tunesmith.storage.base import LostError, Store, StoreError, open_store
 from tunesmith.storage.memory import MemoryStore
 from tunesmith.storage.sqlite import SQLiteStore
 
-__all__ = ["MemoryStore", "SQLiteStore", "Store", "StoreError", "open_store"]
+__all__ = ["LostError", "MemoryStore", "SQLiteStore", "Store", "StoreError", "open_store"]

@@ -15,6 +15,18 @@ class StoreError(TunesmithError):
     """A store can't be opened, read or written; the message says why and what to do."""
 
 
+class LostError(StoreError):
+    """The file of a store was deleted or replaced while it was open.
+
+    Attributes:
+        what: has become of it.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}; `store.rescue()` saves what the study has")
+        self.what = what
+
+
 @runtime_checkable
 class Store(Protocol):
     """The log of one study: an append-only list of events, numbered 1, 2, 3, ... without gaps."""
@@ -35,8 +47,8 @@ class Store(Protocol):
         """
         ...
 
-    def read(self, after: int = 0) -> list[AnyEvent]:
-        """The events numbered ``after + 1, after + 2, ...``."""
+    def read(self, after: int = 0, most: int | None = None) -> list[AnyEvent]:
+        """The events numbered ``after + 1, after + 2, ...``, of which there are ``most`` at the most."""
         ...
 
     def exclusive(self) -> AbstractContextManager[object]:

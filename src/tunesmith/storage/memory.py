@@ -27,9 +27,9 @@ class MemoryStore:
             self._events.extend(events)  # the only thing that changes: an interrupt comes before or after it
             return length + len(events)
 
-    def read(self, after: int = 0) -> list[AnyEvent]:
+    def read(self, after: int = 0, most: int | None = None) -> list[AnyEvent]:
         """See :meth:`tunesmith.storage.base.Store.read`."""
-        return self._events[after:]
+        return self._events[after : None if most is None else after + most]
 
     def exclusive(self) -> RLock:
         """See :meth:`tunesmith.storage.base.Store.exclusive`."""

@@ -28,7 +28,7 @@ import msgspec
 from tunesmith.errors import clean, cleaned
 from tunesmith.records import AnyEvent, Asked, decode, encode
 from tunesmith.space import encode_hook
-from tunesmith.storage.base import StoreError, follows
+from tunesmith.storage.base import LostError, StoreError, follows
 
 APPLICATION = 0x54554E45  #: "TUNE", in the header of every file of ours
 VERSION = 1  #: version of the schema, in the header too
@@ -127,16 +127,18 @@ class SQLiteStore:
                 self._use(_roll_back)
             raise
 
-    def read(self, after: int = 0) -> list[AnyEvent]:
+    def read(self, after: int = 0, most: int | None = None) -> list[AnyEvent]:
         """See :meth:`tunesmith.storage.base.Store.read`."""
-        query = "SELECT number, body FROM events WHERE study = ? AND number > ? ORDER BY number"
-        rows = self._use(lambda connection: _execute(connection, query, (self.name, after)).fetchall())
+        query = "SELECT number, body FROM events WHERE study = ? AND number > ? ORDER BY number LIMIT ?"
+        values = (self.name, after, -1 if most is None else most)
+        rows = self._use(lambda connection: _execute(connection, query, values).fetchall())
         if not rows:
             return []
         try:
-            if [number for number, _ in rows] != list(range(after + 1, after + 1 + len(rows))):
+            numbers, bodies = zip(*rows, strict=True)
+            if numbers != tuple(range(after + 1, after + 1 + len(rows))):
                 raise ValueError("events are missing, or their numbers are wrong")
-            events = decode(body for _, body in rows)
+            events = decode(bodies)
             if len(events) != len(rows):
                 raise ValueError("one of them is none, or more than one")
         except Exception as error:  # whatever a file of a stranger may do to the decoder
@@ -153,12 +155,12 @@ class SQLiteStore:
         """See whether the file is still where it was; ``rescue`` saves what it held.
 
         Raises:
-            StoreError: it was deleted, or another file is there.
+            LostError: it was deleted, or another file is there.
         """
         with self._lock:
             problem = self._problem()
         if problem:
-            raise StoreError(problem)
+            raise LostError(problem)
 
     def rescue(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Write all that can still be read, of every study, into a new file.
@@ -226,7 +228,7 @@ class SQLiteStore:
         """One transaction; in an exclusive section the one that keeps others out, and then another."""
         problem = self._problem()
         if problem and self.path.exists():  # what is written to a file that has no name any more disturbs nobody
-            raise StoreError(problem)
+            raise LostError(problem)
         inside = connection.in_transaction
         self._section = None
         try:
@@ -248,7 +250,7 @@ class SQLiteStore:
                     connection.execute("BEGIN IMMEDIATE")
             self._section = get_ident()
         if problem:
-            raise StoreError(problem)
+            raise LostError(problem)
         return number
 
     def _insert(
@@ -365,7 +367,7 @@ class SQLiteStore:
             if found != place:
                 how = "deleted" if found is None else "replaced by another file"
                 name = self.address if path == self.path else path.name
-                return f"{name}: {how} while the study was open; `store.rescue()` saves what the study has"
+                return f"{name}: {how} while the study was open"
         return ""
 
     def _beside(self) -> Path:
