@@ -21,7 +21,7 @@ import victim
 
 import tunesmith as ts
 from tunesmith.execution import Checkpoints
-from tunesmith.records import Asked, Failed, Told
+from tunesmith.records import Asked, Failed, Limited, Told
 from tunesmith.trials import MAX_CRASHES, Trials
 
 KILLS = int(os.environ.get("TUNESMITH_KILLS", "12"))
@@ -148,6 +148,8 @@ def check_jobs(study: ts.Study) -> None:
     """Every job came to exactly one end; no trial is lost, none fails but for having killed its workers."""
     trials, ended, crashes = Trials(), Counter[tuple[int, int]](), Counter[int]()
     for event in study.events()[1:]:
+        if isinstance(event, Limited):
+            continue
         was = None if event.trial == len(trials) else trials[event.trial].status
         trials.fold(event)
         trial = trials[event.trial]
@@ -202,8 +204,13 @@ def check_leftovers(scene: Scene, keep: set[tuple[int, int]]) -> None:
     """No process, no lease, no temporary file; every checkpoint that is to be kept, and few besides."""
     assert scene.processes() == []
     assert list(scene.temporary.iterdir()) == []
-    assert sorted(path.name for path in scene.folder.iterdir()) == ["journal", "study.checkpoints", "study.db", "tmp"]
-    found = Checkpoints(scene.folder / "study.checkpoints" / "study").files()
+    assert sorted(path.name for path in scene.folder.iterdir()) == [
+        "journal",
+        "study.db",
+        "study.db.checkpoints",
+        "tmp",
+    ]
+    found = Checkpoints(scene.folder / "study.db.checkpoints" / "study").files()
     assert keep <= set(found)
     assert len(found) <= 2 * len(keep) + 64 + scene.workers
 
@@ -251,7 +258,7 @@ def test_two_drivers_of_which_one_is_killed(tmp_path):
 @pytest.mark.parametrize("how", ["worker", "driver", "all"])
 def test_kills_while_a_checkpoint_is_written(how, tmp_path):
     scene = Scene(tmp_path, "slow saves")
-    states = tmp_path / "study.checkpoints"
+    states = tmp_path / "study.db.checkpoints"
     for _ in range(max(2, KILLS // 6)):
         driver = scene.drive()
         until = time.monotonic() + PATIENCE

@@ -43,7 +43,7 @@ def test_any_space_replays_and_its_log_round_trips(space: Space, seed: int) -> N
 @given(study=studies(populations()))
 def test_a_view_equals_the_state_it_was_written_from(study: Study) -> None:
     """Folding the log for reading alone gives the trials that the deciding study has."""
-    view = Fold(deciding=False)
+    view = Fold()
     for event in study.events():
         view.fold(event)
     assert [repr(trial) for trial in view.trials] == [repr(trial) for trial in study.trials]
