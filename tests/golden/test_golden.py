@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tunesmith import Study, replay
 from tunesmith.records import Asked, decode, encode
 from tunesmith.storage import MemoryStore
+from tunesmith.testing import play
 
-LOGS = sorted(Path(__file__).parent.glob("*.jsonl"))
+HERE = Path(__file__).parent
+LOGS = sorted(HERE.glob("*.jsonl"))
+OLD = sorted((HERE / "format-1").glob("*.jsonl"))  # by a version that decided otherwise
 
 
 def test_there_are_logs() -> None:
-    assert len(LOGS) >= 13
+    assert len(LOGS) >= 13 and len(OLD) >= 13
 
 
 @pytest.mark.parametrize("log", LOGS, ids=lambda log: log.stem)
@@ -41,3 +45,18 @@ def test_a_log_that_was_tampered_with_is_noticed(log: Path) -> None:
     store.append([*events[:index], *tampered, *events[index + 1 :]])
     differences = replay(Study.open(store))
     assert [difference.field for difference in differences] == ["until"]
+
+
+@pytest.mark.parametrize("log", OLD, ids=lambda log: log.stem)
+def test_a_study_of_an_old_version_is_read_and_goes_on(log: Path) -> None:
+    events = decode(log.read_bytes().splitlines())
+    store = MemoryStore()
+    store.append(events)
+    study = Study.open(store, trials=100)
+    asked = {event.trial: event.config for event in events if isinstance(event, Asked)}
+    assert {trial.id: trial.asked for trial in study.trials} == asked
+    done = not study.running and study.scheduler.members is not None  # of its populations every one has come to its end
+    jobs = play(study, np.random.default_rng(0), jobs=20)
+    assert jobs == 0 if done or log.stem == "grid" else jobs == 20
+    again = Study.open(store, trials=100)
+    assert [repr(trial) for trial in again.trials] == [repr(trial) for trial in study.trials]
