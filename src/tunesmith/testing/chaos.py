@@ -347,7 +347,10 @@ class Chaos:
         return self._take_away(put)
 
     def _take_away(self, put: Callable[[], object]) -> int:
-        """Every driver ends with an error that says what has become of the store. Then the file is put back."""
+        """Every driver ends with an error that says what has become of the store. Then the file is put back.
+
+        What a driver has rescued is the log as it was, and perhaps more, which could not be written any more.
+        """
         safe = self.scene.folder / "safe"
         safe.mkdir()
         living = self.scene.living()
@@ -360,6 +363,12 @@ class Chaos:
         for path in safe.iterdir():
             path.rename(self.scene.folder / path.name)
         safe.rmdir()
+        for path in self.scene.folder.glob("study.rescued*.db"):
+            with Study.open(path) as rescued, Study.open(self.scene.store) as study:
+                events = study.events()
+                hold(rescued.events()[: len(events)] == events, f"{path.name} lacks events of the study")
+                hold(not replay(rescued), f"{path.name} can't be replayed")
+            path.unlink()
         for driver, errors in found:
             if driver.returncode == 0:
                 hold(self._is_done(), "a driver whose store is gone says that the study is done, and it is not")
