@@ -363,12 +363,7 @@ class Chaos:
         for path in safe.iterdir():
             path.rename(self.scene.folder / path.name)
         safe.rmdir()
-        for path in self.scene.folder.glob("study.rescued*.db"):
-            with Study.open(path) as rescued, Study.open(self.scene.store) as study:
-                events = study.events()
-                hold(rescued.events()[: len(events)] == events, f"{path.name} lacks events of the study")
-                hold(not replay(rescued), f"{path.name} can't be replayed")
-            path.unlink()
+        self._look_at_rescued()
         for driver, errors in found:
             if driver.returncode == 0:
                 hold(self._is_done(), "a driver whose store is gone says that the study is done, and it is not")
@@ -376,6 +371,18 @@ class Chaos:
                 clear = "study.db" in errors and (" deleted" in errors or " replaced" in errors)
                 hold(clear, f"no clear error of a store that is gone: {errors}")
         return sum(driver.returncode != 0 for driver in living)
+
+    def _look_at_rescued(self) -> None:
+        """Of several drivers the last one has rescued what the others had written before they ended."""
+        with Study.open(self.scene.store) as study:
+            events = study.events()
+        whole = []
+        for path in sorted(self.scene.folder.glob("study.rescued*.db")):
+            with Study.open(path) as rescued:
+                whole.append(rescued.events()[: len(events)] == events)
+                hold(not replay(rescued), f"{path.name} can't be replayed")
+            path.unlink()
+        hold(any(whole) or not whole, "what was rescued lacks events of the study")
 
     def _files(self) -> list[Path]:
         """The store, first, and what SQLite keeps beside it."""
