@@ -157,9 +157,10 @@ def test_leftovers(name: str, scene: Scene) -> None:
 
 
 def test_orphans(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chaos, "PATIENCE", 0.2)
     with subprocess.Popen(["sleep", "60"], env=os.environ | {_victim.FOLDER: str(scene.folder)}) as orphan:
+        scene.wait(scene.processes, "it is seen")
         assert scene.processes() == scene.others() == [orphan.pid]
+        monkeypatch.setattr(chaos, "PATIENCE", 0.2)
         with pytest.raises(BrokenError, match="processes are left"):
             chaos.check(scene)
         scene.end()

@@ -347,7 +347,10 @@ class Chaos:
         return self._take_away(put)
 
     def _take_away(self, put: Callable[[], object]) -> int:
-        """Every driver ends with an error that says what has become of the store. Then the file is put back."""
+        """Every driver ends with an error that says what has become of the store. Then the file is put back.
+
+        What a driver has rescued is the log as it was, and perhaps more, which could not be written any more.
+        """
         safe = self.scene.folder / "safe"
         safe.mkdir()
         living = self.scene.living()
@@ -360,6 +363,7 @@ class Chaos:
         for path in safe.iterdir():
             path.rename(self.scene.folder / path.name)
         safe.rmdir()
+        self._look_at_rescued()
         for driver, errors in found:
             if driver.returncode == 0:
                 hold(self._is_done(), "a driver whose store is gone says that the study is done, and it is not")
@@ -367,6 +371,18 @@ class Chaos:
                 clear = "study.db" in errors and (" deleted" in errors or " replaced" in errors)
                 hold(clear, f"no clear error of a store that is gone: {errors}")
         return sum(driver.returncode != 0 for driver in living)
+
+    def _look_at_rescued(self) -> None:
+        """Of several drivers the last one has rescued what the others had written before they ended."""
+        with Study.open(self.scene.store) as study:
+            events = study.events()
+        whole = []
+        for path in sorted(self.scene.folder.glob("study.rescued*.db")):
+            with Study.open(path) as rescued:
+                whole.append(rescued.events()[: len(events)] == events)
+                hold(not replay(rescued), f"{path.name} can't be replayed")
+            path.unlink()
+        hold(any(whole) or not whole, "what was rescued lacks events of the study")
 
     def _files(self) -> list[Path]:
         """The store, first, and what SQLite keeps beside it."""
