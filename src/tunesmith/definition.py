@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from numbers import Integral
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tunesmith import samplers, schedulers
+from tunesmith._constraints import Function, storable
 from tunesmith.errors import TunesmithError, clean
 from tunesmith.records import Changed, Constraint, Goal, Opened, Spec
 from tunesmith.space import Categorical, Config, Domain, Space
@@ -257,15 +259,34 @@ def difference_of_spaces(stored: Space, given: Space) -> str:
         return ""
     for name in {**stored, **given}:
         ours, theirs = stored.get(name), given.get(name)
-        if ours != theirs:
-            missing = "not there"
-            return (
-                f"parameter {name!r} is {missing if ours is None else ours}, given is "
-                f"{missing if theirs is None else theirs}"
-            )
+        if ours != theirs or repr(ours) != repr(theirs):  # True equals 1
+            return _difference_of_branches(name, ours, theirs) or _other(f"parameter {name!r}", ours, theirs)
     if list(stored) != list(given):
         return (
             f"the order of the parameters is {', '.join(stored)}, given is {', '.join(given)}: it decides which random "
             "numbers belong to which"
         )
-    return f"the constraints of the space differ: they are {list(stored.constraints)}, given {list(given.constraints)}"
+    for rule, other in zip_longest(map(storable, stored.constraints), map(storable, given.constraints)):
+        if isinstance(rule, Function) and isinstance(other, Function) and rule.name == other.name:
+            if not rule.agrees(other):
+                return (
+                    f"the constraint {rule.name!r} is a function with other code, or with other values that it uses; "
+                    f"where it means the same, give it a name: require(function, 'name')"
+                )
+        elif rule != other:
+            return _other("a constraint", rule, other)
+    return f"the space is {stored}, given is {given}"
+
+
+def _other(what: str, ours: object, theirs: object) -> str:
+    return f"{what} is {'not in the study' if ours is None else ours}, given is {'none' if theirs is None else theirs}"
+
+
+def _difference_of_branches(name: str, ours: Any, theirs: Any) -> str:
+    """What differs in the branches of two categorical parameters that are else the same; empty where nothing does."""
+    if not (isinstance(ours, Categorical) and isinstance(theirs, Categorical)) or ours.options != theirs.options:
+        return ""
+    for option, mine, other in zip(ours.options, ours.branches, theirs.branches, strict=True):
+        if mine is not None and other is not None and mine != other:
+            return f"in the branch {name}={option!r} {difference_of_spaces(mine, other)}"
+    return ""
