@@ -252,7 +252,7 @@ RUN = ("run", "CODE:train", "--trials", "2")
         (("resume", "there.db", "CODE:train", "--name", "x"), "there is no study 'x'"),
         (("schedule", "there.db", "--retrain", "CODE:tain"), "result"),
         (("demo", "--data", "cifar"), "'cifar' is not one of"),
-        (("demo", "--data", "fashion-mnist", "--data-dir", "."), "Fashion-MNIST is not complete"),
+        (("demo", "--data", "fashion-mnist", "--data-dir", ".", "--quiet"), "Fashion-MNIST is not complete"),
         (("demo", "--steps", "0"), "--steps"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,

@@ -54,7 +54,7 @@ def test_a_limit_of_trials_ends_the_first_one() -> None:
         LOSS,
         sampler=samplers.Uniform(),
         scheduler=Chain(ASHA(9), PBT(population=8, ready=3, steps=12)),
-        trials=40,
+        trials=60,
     )
     jobs = run(study)
     survivors = [job for job in jobs if job.until == 9]
