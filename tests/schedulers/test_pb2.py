@@ -11,6 +11,7 @@ import pytest
 from tunesmith import Categorical, Float, Goal, Integer, Space, Study, forbid, less_than, replay, samplers
 from tunesmith.schedulers import PB2, PBT, Truncation, pb2
 from tunesmith.schedulers._standing import Gain, Past
+from tunesmith.schedulers.pb2 import _values
 from tunesmith.testing import GOAL, mixed, nested, play
 
 LINE = Space({"x": Float(0.0, 1.0)})
@@ -267,3 +268,41 @@ def test_replay_with_faults(make: Any, seed: int) -> None:
 def test_wrong_use(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_intervals_are_compared_with_those_from_the_same_step() -> None:
+    """A loss that falls steeply at first leaves something to learn from what comes later."""
+    fall = [1.0, 0.3, 0.1, 0.03]
+    gains = [
+        Gain(5 * rung, 5 * rung + 5, {"x": x}, (fall[rung],), (fall[rung] * (0.3 + 0.05 * (x - 0.5) ** 2),))
+        for rung in range(4)
+        for x in (0.1, 0.3, 0.5, 0.7)
+    ]
+    values = _values(gains).reshape(4, 4)
+    assert (values.argmax(axis=1) == 2).all() and (values.argmin(axis=1) == 0).all()
+    np.testing.assert_allclose(values - values[0], 0.0, atol=1e-9)
+    huge = [gain._replace(before=(1e308,), after=(-1e308 * gain.config["x"],)) for gain in gains]
+    assert (np.isfinite(_values(huge))).all() and (_values(huge).reshape(4, 4).argmax(axis=1) == 3).all()
+
+
+def test_copies_do_not_lie_on_the_bounds_where_the_loss_falls_steeply_at_first() -> None:
+    """The best values are in the middle, and the metric is a loss and not its logarithm: an interval at the end gains a
+    hundredth of what one at the beginning does.
+    """
+    space = Space({f"x{number}": Float(0.0, 1.0) for number in range(3)})
+    edge: list[float] = []
+    for seed in range(3):
+        scheduler = PBT(population=8, ready=5, steps=60, synchronous=True, explore=PB2())
+        study = Study(space, Goal("loss"), samplers.QMC(), scheduler, seed=seed)
+        logarithms: dict[tuple[int, int], float] = {}
+        while job := study.ask():
+            source = job.trial if (job.trial, job.start) in logarithms else job.parent
+            logarithm = logarithms[source, job.start] if job.start and source is not None else 0.0
+            away = np.array([float(value) for value in job.config.values()]) - 0.5
+            speed = 0.1 * float(np.exp(-((away / 0.15) ** 2)).mean())
+            told = [float(np.exp(logarithm - speed * (step + 1))) for step in range(job.until - job.start)]
+            logarithms[job.trial, job.until] = logarithm - speed * len(told)
+            study.tell(job, {"loss": told})
+        copies = [trial for trial in study.trials if trial.parent is not None]
+        edge += [min(float(x), 1 - float(x)) for trial in copies for x in trial.config.values()]
+    assert np.mean([distance < 1e-3 for distance in edge]) < 0.25

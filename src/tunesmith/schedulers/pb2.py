@@ -6,9 +6,10 @@ confidence bound. The process forgets: the covariance between two times falls wi
 2016, arXiv:1601.06650). Categorical parameters are chosen first, by a bandit, EXP3.M (Uchiya et al. 2010) with the
 forgetting of EXP3.S (Auer et al. 2002), and then the others given them, as in PB2-Mix (arXiv:2106.15883).
 
-Kernel, data and bound are those of the authors' code. Ours are: times count in decisions; the bound has the standard
-deviation, as in the paper, where the code has the variance; candidates are drawn; categories have a code in the kernel;
-failures count; and the details of the bandit, whose reward is a rank among the intervals that begin at the same step.
+Kernel, data and bound are those of the authors' code. Ours are: an interval is compared with those that begin at the
+same step; times count in decisions; the bound has the standard deviation, as in the paper, where the code has the
+variance; candidates are drawn; categories have a code in the kernel; failures count; and the details of the bandit,
+whose reward is a rank among the intervals that begin at the same step.
 """
 
 from __future__ import annotations
@@ -42,10 +43,11 @@ class PB2(msgspec.Struct, frozen=True, tag="pb2"):
     """The hyperparameters of a copy by a time-varying Gaussian-process bandit.
 
     Every interval of training that has ended is a data point: its step, the loss at its beginning, its hyperparameters,
-    and by how much a step of it has improved the loss (with several goals: the mean of their standardised
-    improvements). One that has failed counts as the worst seen. Intervals that are out count with the variance alone,
-    so that copies that are made at the same time differ. Of the first interval of a fresh trial the first step is
-    where it begins, since nothing is known of step 0; where only its end was told it teaches nothing.
+    and by how much a step of it has improved the loss, against the other intervals from the same step (with several
+    goals: the mean of their standardised improvements). One that has failed counts as the worst seen. Intervals that
+    are out count with the variance alone, so that copies that are made at the same time differ. Of the first interval
+    of a fresh trial the first step is where it begins, since nothing is known of step 0; where only its end was told it
+    teaches nothing.
 
     Hyperparameters with an order are positions in the unit cube, so logarithms, integers and ordinals need nothing
     special. Parameters that are inactive in an interval lie in the middle of their range there, and the choice that
@@ -101,22 +103,37 @@ class PB2(msgspec.Struct, frozen=True, tag="pb2"):
 
 
 def _values(gains: Sequence[Gain]) -> Floats:
-    """What each interval was worth: [n], standardised; the larger the better."""
+    """What each interval was worth: [n], standardised; the larger the better.
+
+    It is compared with the intervals that begin at the same step. A loss that falls steeply at first would otherwise
+    leave nothing to see of the later intervals, all alike; the bound would be that of the variance alone, which is
+    greatest at the bounds of the space.
+    """
     ended = [gain for gain in gains if gain.after is not None]
     if not ended:
         return np.zeros(len(gains))
     before = np.array([gain.before for gain in ended])
     after = np.array([gain.after for gain in ended])
     steps = np.array([[gain.until - gain.start] for gain in ended])
+    starts = np.array([gain.start for gain in ended])
     with np.errstate(over="ignore", invalid="ignore"):
         improved = np.nan_to_num((before - after) / steps)
-        improved -= improved.mean(axis=0)
-        deviation = improved.std(axis=0)
-        mean = (improved / np.where(deviation > 0, deviation, 1.0)).mean(axis=1)
+        for start in np.unique(starts):
+            improved[starts == start] = _standardised(improved[starts == start])
+        mean = _standardised(improved).mean(axis=1)
     known = np.clip(np.nan_to_num(mean), -CLIP, CLIP)
     values = np.full(len(gains), known.min())
     values[[gain.after is not None for gain in gains]] = known
     return values
+
+
+def _standardised(columns: Floats) -> Floats:
+    """Columns with mean 0 and deviation 1, or 0 where all entries are equal."""
+    largest = np.abs(columns).max(axis=0)
+    columns = columns / np.where(largest > 0, largest, 1.0)  # so that nothing overflows
+    apart: Floats = columns - columns.mean(axis=0)
+    deviation = apart.std(axis=0)
+    return apart / np.where(deviation > 0, deviation, 1.0)
 
 
 # -- the categories: EXP3.M that forgets ------------------------------------------------------------------------
