@@ -25,7 +25,7 @@ def rule(config: Mapping[str, Any]) -> bool:
 
 
 def space(names: str = "ab", constraints: Sequence[Any] = (), **more: Any) -> ts.Space:
-    return ts.Space({name: UNIT for name in names} | more, constraints)
+    return ts.Space(dict.fromkeys(names, UNIT) | more, constraints)
 
 
 def branch(*arguments: Any) -> ts.Space:
