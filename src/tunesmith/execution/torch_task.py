@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +170,8 @@ class _Captured:
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            with warnings.catch_warnings(), torch.cuda.graph(graph):
+                warnings.filterwarnings("ignore", "The CUDA Graph is empty")  # a step that computes nothing
                 outputs = self.program(*given)
         except RuntimeError as error:
             log.warning("the step can't be a CUDA graph and runs as it is: %s", error)
