@@ -354,21 +354,22 @@ def _hint(error: Exception) -> str | None:
 
 def _drawing_nothing(program: Callable[..., Any], device: Any) -> Callable[..., Any]:
     """A program that draws no random numbers of its own: they would depend on who else is trained. The first call
-    shows whether it does.
+    shows whether it does, which holds for all: a CUDA graph draws no more.
     """
     torch = _torch()
-    checked = False
+    checked = drawn = False
 
     def states() -> list[Any]:
         return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
     def run(*given: Any) -> Any:
-        nonlocal checked
+        nonlocal checked, drawn
         if checked:
             return program(*given)
         before = states()
-        done = program(*given)
-        if not all(map(torch.equal, before, states())):
+        done = None if drawn else program(*given)
+        drawn = drawn or not all(map(torch.equal, before, states()))
+        if drawn:
             raise RuntimeError(f"step has drawn random numbers of its own: {_DRAW}")
         checked = True
         return done
