@@ -169,7 +169,7 @@ def test_interrupt_and_resume(code: str, tmp_path: Path) -> None:
     slow.write_text(
         (tmp_path / code)
         .read_text()
-        .replace("        loss *=", "        __import__('time').sleep(0.05)\n        loss *=")
+        .replace("        loss, step = loss", "        __import__('time').sleep(0.05)\n        loss, step = loss")
     )
     words = [sys.executable, "-m", "tunesmith", "run", "slow.py:train", "--trials", "4", "--steps", "20", "--json"]
     process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import inspect
 import itertools
 import math
@@ -927,7 +928,8 @@ def interrupted(work: Callable[[], object], line: int) -> bool:
                 raise KeyboardInterrupt
         return trace
 
-    before = sys.gettrace()
+    before, collecting = sys.gettrace(), gc.isenabled()
+    gc.disable()  # callbacks of the collector can't raise either
     sys.settrace(trace)
     try:
         work()
@@ -935,6 +937,8 @@ def interrupted(work: Callable[[], object], line: int) -> bool:
         pass
     finally:
         sys.settrace(before)
+        if collecting:
+            gc.enable()
     return raised
 
 
