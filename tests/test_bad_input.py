@@ -234,7 +234,7 @@ ON_A_STUDY = {
         lambda s, j: s.tell(j, {"x": 1.0}, checkpoint=ts.Checkpoint(0, 2, Path("a"), "d")), "nothing was stored",
     ),
     "a dict for a space": (lambda s, j: s.change(space=SPACE), "space must be a Space, not dict"),
-    "a class for a scheduler": (lambda s, j: s.change(scheduler=PBT), "PBT is a class: make an object"),
+    "a class for a scheduler": (lambda s, j: s.change(scheduler=PBT), "which is a class: write PBT"),
     "a wrong option": (lambda s, j: s.change(scheduler=Full(2.5)), "Full: steps=2.5 must be a whole number"),
     "a new parameter without a past": (
         lambda s, j: s.change(space=ts.Space({**SPACE, "m": ts.Float(0, 1)})), "'m' is new: say with fill=",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from numbers import Integral
 from types import ModuleType
@@ -111,6 +111,19 @@ def fit(space: Space, config: Config, fill: Mapping[str, Any]) -> Config:
 
     visit(space)
     return fitted
+
+
+def as_goals(goals: Sequence[Goal] | Goal) -> tuple[Goal, ...]:
+    """One goal or several, as several.
+
+    Raises:
+        TypeError: they are no list of goals.
+    """
+    if isinstance(goals, str):
+        raise TypeError(f"goals={goals!r} must be a Goal: Goal({goals!r}), or Goal({goals!r}, maximise=True)")
+    if not isinstance(goals, Goal | Iterable):
+        raise TypeError(f"goals must be a list of Goal, such as [Goal('accuracy', maximise=True)], not {goals!r}")
+    return (goals,) if isinstance(goals, Goal) else tuple(goals)
 
 
 def check_definition(

@@ -71,7 +71,9 @@ def hints(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _hint(name: str, known: list[str]) -> str:
-    ours = _OURS.get(name, "")
+    ours = _OURS.get(name, f"{name}=")
+    if ours.startswith(("minimise", "maximise")) and "minimise" not in known and "goals" in known:
+        return ": here it is goals=Goal('loss'), or goals=Goal('accuracy', maximise=True)"
     if ours.removesuffix("=") in known or " " in ours or ours == "space":
         return f": here it is {ours}"
     near = get_close_matches(name, known, n=1)

@@ -72,7 +72,14 @@ def _kept(values: Sequence[float | None], known: float | None) -> list[float | N
 def _numbers(name: str, values: Any, gaps: bool) -> list[float | None]:
     """Values of a metric as floats, None for what is not finite; with ``gaps`` values may be None."""
     try:
-        floats = [math.nan if gaps and value is None else float(value) for value in values]
+        floats = [math.nan if gaps and value is None else _float(value) for value in values]
     except (TypeError, ValueError) as error:
         raise TypeError(f"metric {name!r}: {values!r} is not a number, nor a list with one number a step") from error
     return [value if math.isfinite(value) else None for value in floats]
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond all floats
+        return math.inf

@@ -47,6 +47,8 @@ def told(
     check_seconds(seconds, f"trial {trial}")
     saved: list[AnyEvent] = []
     if checkpoint is not None:
+        if not isinstance(checkpoint, Checkpoint):
+            raise TypeError(f"trial {trial}: checkpoint={checkpoint!r} must be a Checkpoint")
         saved = [Checkpointed(ask, trial, checkpoint.step, checkpoint.where, checkpoint.digest)]
     if not metrics and ended:
         return [*saved, Ended(ask, trial, done, float(seconds))]

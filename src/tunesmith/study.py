@@ -21,7 +21,9 @@ from tunesmith.decide import Decided, Decider
 from tunesmith.definition import (
     Given,
     StudyError,
+    as_goals,
     changed,
+    check_algorithm,
     check_definition,
     check_fill,
     check_limits,
@@ -142,7 +144,7 @@ class Study:
     ) -> None:
         sampler = samplers.Auto() if sampler is None else sampler
         scheduler = schedulers.Full() if scheduler is None else scheduler
-        goals = (goals,) if isinstance(goals, Goal) else tuple(goals)
+        goals = as_goals(goals)
         constraints = (constraints,) if isinstance(constraints, Constraint) else tuple(constraints)
         seed = check_definition(space, goals, sampler, scheduler, seed, constraints, duplicates)
         opened = Opened(space, goals, spec(sampler), spec(scheduler), seed, constraints, duplicates=duplicates)
@@ -463,6 +465,8 @@ class Study:
         Raises:
             ValueError: the configuration is not in the space, or a metric is missing or not finite.
         """
+        if not isinstance(config, Mapping):
+            raise TypeError(f"add needs a configuration, such as {{'lr': 0.1}}, not {config!r}")
         with self._lock:
             self.space.check(config)
             config = {**self.space.at(config, 1.0), **config}
@@ -588,6 +592,9 @@ class Study:
         """
         if space is None and sampler is None and scheduler is None:
             raise TypeError("change() needs one of space=, sampler= and scheduler=")
+        for kind, part in (("sampler", sampler), ("scheduler", scheduler)):
+            if part is not None:
+                check_algorithm(kind, part)
         with self._lock:
             self._log.sync()
             fill = dict(fill or {})
@@ -798,6 +805,8 @@ class Study:
         """
         with self._lock:
             path = getattr(self.store, "path", None)
+            if not isinstance(folder, str | os.PathLike | None):
+                raise TypeError(f"checkpoints={folder!r} must be the path of a folder")
             if folder is not None:
                 self._checkpoints = Path(folder).absolute()
             elif path is not None:

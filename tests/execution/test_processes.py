@@ -14,6 +14,7 @@ import pytest
 import training_code as code
 from jobs import checkpoint, job
 
+import tunesmith as ts
 from tunesmith.execution import ExecutionError, Inline, Options, Processes, as_task
 from tunesmith.execution.devices import cores
 
@@ -351,3 +352,28 @@ def test_inline_is_the_same_contract(tmp_path):
     made.submit(job(0, 2, 4))
     made.close()
     assert made.free == 1
+
+
+@pytest.mark.parametrize("how", ["exit", "raise", "hang"])
+def test_what_a_job_has_cost_that_ends_badly_is_told(how, executor):
+    """All of it, whether it was told step by step or not: budgets count it."""
+    made = executor(code.ends_badly_after_a_while, workers=1, time_limit=1.5, report_seconds=0)
+    made.submit(job(0, 0, 9, how=how))
+    *earlier, last = collect(made)
+    assert last.failure is not None
+    assert sum(report.seconds for report in earlier) >= 0.2
+    least = 1.5 if how == "hang" else 0.7
+    assert sum(report.seconds for report in [*earlier, last]) >= least
+    assert last.seconds >= least - 0.7
+
+
+def test_jobs_that_end_badly_use_up_a_budget(tmp_path):
+    with pytest.raises(ExecutionError, match="trials of the study have failed") as error:
+        ts.tune(
+            code.ends_badly_after_a_while, {"how": "hang", "a": ts.Float(0, 1)}, minimise="x", workers=2, time_limit=1,
+            budget=ts.Budget(seconds=3), checkpoints=tmp_path,
+        )  # fmt: skip
+    study = error.value.study
+    assert 3 <= study.trials.seconds < 30
+    assert len(study.trials) <= 4
+    assert all(trial.seconds >= 1 for trial in study.trials)

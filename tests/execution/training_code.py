@@ -157,3 +157,16 @@ def slow(config, state=None):
     for metrics, tree in generator(config, state):
         time.sleep(0.02)
         yield metrics, tree
+
+
+def ends_badly_after_a_while(config):
+    """Two steps, then half a second of the third."""
+    yield {"x": 1.0}
+    time.sleep(0.2)
+    yield {"x": 2.0}
+    time.sleep(0.5)
+    if config["how"] == "exit":
+        os._exit(3)
+    if config["how"] == "raise":
+        raise RuntimeError("something is wrong")
+    time.sleep(3600)

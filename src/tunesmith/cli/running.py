@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from tunesmith.costs import Budget
 from tunesmith.errors import install
 from tunesmith.execution import Command, as_task
 from tunesmith.execution import run as execute
+from tunesmith.execution.tune import is_endless
 from tunesmith.records import Goal
 from tunesmith.space import Space
 from tunesmith.study import Study
@@ -150,7 +150,7 @@ def run(
     searched = _space(space, code)
     chosen = _scheduler(scheduler, steps, seeds, code)
     spend = _budget(budget, price)
-    _check_end(searched, chosen, trials, seconds, spend, patience)
+    _check_end(searched, chosen, False, trials, seconds, spend, patience)
     with Study(
         searched,
         _goals(minimise or [], maximise or [], code),
@@ -196,7 +196,7 @@ def resume(
         given["space"] = None
     spend = _budget(budget, price)
     with Study.open(store, name, trials=trials, budget=spend, patience=patience, **given) as study:
-        _check_end(study.space, study.scheduler, trials, seconds, spend, patience)
+        _check_end(study.space, study.scheduler, study.definition.duplicates, trials, seconds, spend, patience)
         _train(study, code, seconds, value, workers, devices, time_limit, checkpoint_every, quiet, json)
 
 
@@ -229,9 +229,9 @@ def _scheduler(text: str | None, steps: int | None, seeds: int | None, code: Cod
     return code.beside["scheduler"]
 
 
-def _check_end(space: Space, scheduler: Any, *limits: object) -> None:
+def _check_end(space: Space, scheduler: Any, duplicates: bool, *limits: object) -> None:
     """As :func:`tunesmith.execution.tune.check_end`, in the words of the command line."""
-    if scheduler.endless and all(limit is None for limit in limits) and math.isinf(space.size):
+    if is_endless(space, scheduler, duplicates) and all(limit is None for limit in limits):
         raise Misuse(
             "the search would never end: give --trials, --seconds, --budget, --patience, or a --scheduler with an end "
             "of its own"

@@ -32,7 +32,7 @@ _LOOK = 0.5  # a worker whose children hold its pipe open is found dead within t
 
 
 class _Worker:
-    """A process, the pipe to it, and the job it has."""
+    """A process, the pipe to it, the job it has: since when, and how many seconds of it were told."""
 
     def __init__(self, environment: dict[str, str], warm: int) -> None:
         ours, theirs = connection.Pipe()
@@ -51,6 +51,7 @@ class _Worker:
         self.warm: deque[int] = deque(maxlen=warm)
         self.job: Job | None = None
         self.since = monotonic()
+        self.told = 0.0
         self.ready = False
 
     def send(self, message: Any) -> None:
@@ -59,7 +60,7 @@ class _Worker:
             self.connection.send(message)
 
     def give(self, job: Job) -> None:
-        self.job, self.since = job, monotonic()
+        self.job, self.since, self.told = job, monotonic(), 0.0
         self.send(job)
 
     def kill(self) -> int:
@@ -179,6 +180,7 @@ class Processes(Executor):
         if message == READY:
             worker.ready, worker.since, self._false_starts = True, monotonic(), 0
             return []
+        worker.told += message.seconds
         if message.done:
             assert worker.job is not None
             if worker.job.trial not in worker.warm:
@@ -221,9 +223,9 @@ class Processes(Executor):
 
     def _end(self, worker: _Worker, failure: Failure) -> list[Report]:
         """Put a new worker in the place of one that was killed, and report what became of its job."""
-        job = worker.job
+        job, seconds = worker.job, max(0.0, monotonic() - worker.since - worker.told)
         self._replace(worker)
-        return [Report(job.ask, job.start, done=True, failure=failure)] if job is not None else []
+        return [Report(job.ask, job.start, seconds=seconds, done=True, failure=failure)] if job is not None else []
 
     def _replace(self, worker: _Worker) -> _Worker:
         worker.kill()

@@ -6,14 +6,15 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from numbers import Real
 from typing import Any
 
 from tunesmith import schedulers
 from tunesmith.checkpoints import Checkpoints
 from tunesmith.costs import Budget
-from tunesmith.definition import check_algorithm
+from tunesmith.definition import as_goals, check_algorithm
 from tunesmith.execution.adapters import as_task
 from tunesmith.execution.base import ExecutionError, Executor, Target
 from tunesmith.execution.devices import Device
@@ -122,10 +123,10 @@ def tune(
     check_algorithm("scheduler", scheduler)
     if not isinstance(space, Mapping):
         raise TypeError(f"space must be a Space or a dict such as {{'lr': Float(1e-5, 1e-1, log=True)}}, not {space!r}")
-    if isinstance(enqueue, Mapping | str) or not all(isinstance(config, Mapping) for config in enqueue):
+    if not isinstance(enqueue, Iterable) or not all(isinstance(config, Mapping) for config in enqueue):
         raise TypeError(f"enqueue must be a list of configurations, such as [{{'lr': 0.1}}], not {enqueue!r}")
     space = space if isinstance(space, Space) else Space(space)
-    check_end(space, scheduler, trials, seconds, budget, patience)
+    check_end(space, scheduler, trials, seconds, budget, patience, duplicates=duplicates)
     study = Study(
         space, _goals(maximise, minimise, goals), sampler, scheduler, store, name=name, seed=seed,
         constraints=constraints, duplicates=duplicates, trials=trials, budget=budget, patience=patience,
@@ -182,6 +183,8 @@ def run(
     _check_seconds(seconds, time_limit)
     if not (progress is None or isinstance(progress, bool) or callable(progress)):
         raise TypeError(f"progress={progress!r} must be True, False, None or a function of the study")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback={callback!r} must be a function of the study and a trial")
     root = study.use_checkpoints(checkpoints)
     with ExitStack() as stack:
         metrics = [goal.metric for goal in study.goals] + [rule.metric for rule in study.constraints]
@@ -251,7 +254,7 @@ def _goals(maximise: str | None, minimise: str | None, goals: Sequence[Goal] | G
         if name is not None and not isinstance(name, str):
             raise TypeError(f"maximise and minimise take the name of one metric, not {name!r}; for several give goals=")
     named = [Goal(name, maximise=name is maximise) for name in (maximise, minimise) if name is not None]
-    goals = (goals,) if isinstance(goals, Goal) else tuple(goals)
+    goals = as_goals(goals)
     if bool(named) == bool(goals) or len(named) > 1:
         raise ValueError(
             'say what to optimise with exactly one of maximise="metric", minimise="metric" and goals=[...]'
@@ -269,15 +272,25 @@ def _check_limits(**limits: Any) -> None:
 
 
 def _check_seconds(seconds: float | None, time_limit: float | None) -> None:
+    for name, given in (("seconds", seconds), ("time_limit", time_limit)):
+        if isinstance(given, bool) or not isinstance(given, Real | None):
+            raise TypeError(f"{name} must be a number of seconds, not {given!r}")
     if seconds is not None and not seconds >= 0:
         raise ValueError(f"seconds={seconds} must be at least 0")
     if time_limit is not None and not time_limit > 0:
         raise ValueError(f"time_limit={time_limit} must be over 0")
 
 
-def check_end(space: Space, scheduler: Any, *limits: object) -> None:
-    """Most schedulers start one trial after the other: without a limit only a finite space ends them."""
-    if scheduler.endless and all(limit is None for limit in limits) and space.size == float("inf"):
+def is_endless(space: Space, scheduler: Any, duplicates: bool) -> bool:
+    """Whether there is always another trial to start."""
+    return bool(scheduler.endless) and (duplicates or math.isinf(space.size))
+
+
+def check_end(space: Space, scheduler: Any, *limits: object, duplicates: bool = False) -> None:
+    """Most schedulers start one trial after the other: without a limit only a finite space ends them, in which nothing
+    is tried twice.
+    """
+    if is_endless(space, scheduler, duplicates) and all(limit is None for limit in limits):
         raise ValueError(
             "the search would never end: give trials=, seconds=, budget=, patience=, "
             "or a scheduler with an end of its own"

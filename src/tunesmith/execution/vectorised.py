@@ -133,7 +133,7 @@ class Vectorised(Executor):
     def submit(self, job: Job) -> None:
         """Take a job; ``wait`` trains."""
         self._out.add(job.ask)
-        self._queue.append(job)
+        self._queue.append(job._replace(config=self._options.values(job.config)))
 
     def wait(self, timeout: float) -> list[Report]:
         """Launch what has come in, and wait until the oldest launch is done, however long it takes.

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
-from tunesmith.errors import TunesmithError
-from tunesmith.records import AnyEvent, Asked, Changed
+import msgspec
+
+from tunesmith.errors import TunesmithError, cleaned
+from tunesmith.records import AnyEvent, Asked, Changed, decode, encode
+from tunesmith.space import encode_hook
 
 
 class StoreError(TunesmithError):
@@ -43,6 +46,7 @@ class Store(Protocol):
             an ``Asked`` does not follow from it (see :func:`follows`).
 
         Raises:
+            ValueError: a part of an event is of a wrong type.
             StoreError: the store can't be written.
         """
         ...
@@ -85,6 +89,28 @@ def follows(events: Sequence[AnyEvent], length: int, asks: int, changed: int) ->
     return True
 
 
+def checked(event: AnyEvent) -> bytes:
+    """An event as JSON that will be understood when it is read again.
+
+    Raises:
+        ValueError: a part of it is of a wrong type.
+    """
+    try:
+        body = _encoded(event)
+        decode([body])
+    except (msgspec.MsgspecError, NotImplementedError) as error:
+        problem = str(error).replace("$[0].", "")
+        raise ValueError(f"nothing was stored, for a part of {type(event).__name__} is wrong: {problem}") from None
+    return body
+
+
+def _encoded(event: AnyEvent) -> bytes:
+    try:
+        return encode(event)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(cleaned(msgspec.to_builtins(event, enc_hook=encode_hook)))
+
+
 def open_store(address: str | os.PathLike[str] | Store | None, name: str, *, create: bool = True) -> Store:
     """The store of the study ``name`` at an address: None for memory, a path for SQLite.
 
@@ -100,10 +126,10 @@ def open_store(address: str | os.PathLike[str] | Store | None, name: str, *, cre
     from tunesmith.storage.memory import MemoryStore
     from tunesmith.storage.sqlite import SQLiteStore
 
-    if address is None:
-        return MemoryStore()
     if not isinstance(name, str) or not name:
         raise TypeError(f"the name of a study must be a string that is not empty, not {name!r}")
+    if address is None:
+        return MemoryStore()
     if isinstance(address, (str, os.PathLike)):
         if "://" in str(address):
             raise StoreError(f"store {str(address)!r}: addresses are not supported, give the path of a SQLite file")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from threading import RLock
 
 from tunesmith.records import AnyEvent, Asked, Changed
-from tunesmith.storage.base import follows
+from tunesmith.storage.base import checked, follows
 
 
 class MemoryStore:
@@ -20,6 +20,8 @@ class MemoryStore:
     def append(self, events: Sequence[AnyEvent], after: int | None = None) -> int:
         """See :meth:`tunesmith.storage.base.Store.append`."""
         events = list(events)
+        for event in events:
+            checked(event)
         with self._lock:
             length, asks, changed = self._count()
             if (after is not None and after != length) or not follows(events, length, asks, changed):

@@ -23,12 +23,9 @@ from threading import RLock, get_ident
 from typing import Any, TypeVar
 from weakref import WeakSet
 
-import msgspec
-
-from tunesmith.errors import clean, cleaned
-from tunesmith.records import AnyEvent, Asked, decode, encode
-from tunesmith.space import encode_hook
-from tunesmith.storage.base import LostError, StoreError, follows
+from tunesmith.errors import clean
+from tunesmith.records import AnyEvent, Asked, decode
+from tunesmith.storage.base import LostError, StoreError, checked, follows
 
 APPLICATION = 0x54554E45  #: "TUNE", in the header of every file of ours
 VERSION = 1  #: version of the schema, in the header too
@@ -103,7 +100,7 @@ class SQLiteStore:
 
     def append(self, events: Sequence[AnyEvent], after: int | None = None) -> int:
         """See :meth:`tunesmith.storage.base.Store.append`."""
-        bodies = [_checked(event) for event in events]
+        bodies = [checked(event) for event in events]
         return self._use_alone(lambda connection: self._append(connection, events, bodies, after))
 
     def exclusive(self) -> AbstractContextManager[object]:
@@ -452,28 +449,6 @@ def _place(path: Path) -> tuple[int, int] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
-
-
-def _checked(event: AnyEvent) -> bytes:
-    """An event as JSON that will be understood when it is read again.
-
-    Raises:
-        ValueError: a part of it is of a wrong type.
-    """
-    try:
-        body = _encoded(event)
-        decode([body])
-    except (msgspec.MsgspecError, NotImplementedError) as error:
-        problem = str(error).replace("$[0].", "")
-        raise ValueError(f"nothing was stored, for a part of {type(event).__name__} is wrong: {problem}") from None
-    return body
-
-
-def _encoded(event: AnyEvent) -> bytes:
-    try:
-        return encode(event)
-    except UnicodeEncodeError:
-        return msgspec.json.encode(cleaned(msgspec.to_builtins(event, enc_hook=encode_hook)))
 
 
 def _explain(error: Exception) -> str:

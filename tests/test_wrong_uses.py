@@ -1,0 +1,129 @@
+"""One line for every wrong use, which names the value and the way out, whatever the store; nothing is lost by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tunesmith as ts
+from tunesmith.execution import run
+from tunesmith.records import Failed, Noted, Told
+
+SPACE = ts.Space({"x": ts.Float(0.0, 1.0)})
+GOAL = ts.Goal("loss")
+HUGE = 10**400
+
+
+def train(config: Any) -> float:
+    return float(config["x"])
+
+
+def tune(**options: Any) -> ts.Study:
+    return ts.tune(train, SPACE, **{"minimise": "loss", "trials": 2, **options})
+
+
+def study(**options: Any) -> ts.Study:
+    return ts.Study(SPACE, GOAL, **options)
+
+
+DEFINITIONS: dict[str, tuple[Callable[[], Any], str]] = {
+    "a scheduler's name": (lambda: study(scheduler="ASHA"), r"not 'ASHA': write schedulers.ASHA\(...\)"),
+    "a sampler's name": (lambda: study(sampler="TPE"), r"not 'TPE': write samplers.TPE\(...\)"),
+    "a class": (lambda: study(sampler=ts.samplers.TPE), r"is a class: write TPE\(...\)"),
+    "swapped": (lambda: study(sampler=ts.schedulers.Full(3)), "is a scheduler: pass it as scheduler="),
+    "a goal's name": (lambda: ts.Study(SPACE, "loss"), r"goals='loss' must be a Goal: Goal\('loss'\)"),  # type: ignore[arg-type]
+    "a goal's name in tune": (lambda: tune(minimise=None, goals="loss"), r"goals='loss' must be a Goal"),
+    "no goals": (lambda: ts.Study(SPACE, 3), "goals must be a list of Goal, .* not 3"),  # type: ignore[arg-type]
+    "direction": (lambda: ts.Study(SPACE, direction="minimize"), r"'direction': here it is goals=Goal\('loss'\)"),  # type: ignore[call-arg]
+    "minimise of a study": (lambda: ts.Study(SPACE, minimise="loss"), r"'minimise': here it is goals=Goal"),  # type: ignore[call-arg]
+    "minimize": (lambda: tune(minimize="loss"), "'minimize': here it is minimise="),
+    "n_trials": (lambda: tune(n_trials=3), "'n_trials': here it is trials="),
+    "n_jobs": (lambda: tune(n_jobs=3), "'n_jobs': here it is workers="),
+    "seconds as text": (lambda: tune(seconds="10"), "seconds must be a number of seconds, not '10'"),
+    "no seconds": (lambda: tune(seconds=True), "seconds must be a number of seconds, not True"),
+    "a limit as text": (lambda: tune(time_limit="5"), "time_limit must be a number of seconds, not '5'"),
+    "progress": (lambda: tune(progress=5), "progress=5 must be True, False, None or a function"),
+    "callback": (lambda: tune(callback=5), "callback=5 must be a function of the study and a trial"),
+    "checkpoints": (lambda: tune(checkpoints=5), "checkpoints=5 must be the path of a folder"),
+    "enqueue": (lambda: tune(enqueue=3), "enqueue must be a list of configurations, .* not 3"),
+    "the name of a study in memory": (lambda: study(name=3), "name of a study must be a string .* not 3"),
+    "no name": (lambda: study(name=""), "name of a study must be a string that is not empty"),
+    "no study to run": (lambda: run("study.db", train), r"run needs a study, not 'study.db'"),  # type: ignore[arg-type]
+    "no study to replay": (lambda: ts.replay("study.db"), r"replay\(Study.open\(path\)\)"),  # type: ignore[arg-type]
+    "endless": (lambda: tune(trials=None), "never end: give trials="),
+    "endless by duplicates": (
+        lambda: ts.tune(train, {"x": ts.Integer(1, 3)}, minimise="loss", duplicates=True),
+        "never end: give trials=",
+    ),
+}
+
+
+def refused(act: Callable[[], Any], words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words) as error:
+        act()
+    text = str(error.value)
+    assert "\n" not in text and len(text) < 500
+
+
+@pytest.mark.parametrize(("act", "words"), DEFINITIONS.values(), ids=DEFINITIONS)
+def test_definitions(act: Callable[[], Any], words: str) -> None:
+    refused(act, words)
+
+
+Use = Callable[[ts.Study, Any], Any]
+USES: dict[str, tuple[Use, str]] = {
+    "ask for text": (lambda s, j: s.ask("3"), r"ask\('3'\): give a whole number"),
+    "ask for a part": (lambda s, j: s.ask(2.5), r"ask\(2.5\): give a whole number"),
+    "a worker": (lambda s, j: s.ask(worker=3), "worker=3 must be a string"),
+    "fail nothing": (lambda s, j: s.fail(None), "a Job from ask.. is needed, not None"),
+    "a kind": (lambda s, j: s.fail(j, "why", "weird"), "kind='weird' must be one of 'raised'"),
+    "no duration of a failure": (lambda s, j: s.fail(j, seconds=float("nan")), "seconds=nan must be at least 0"),
+    "no duration": (lambda s, j: s.tell(j, {"loss": 1.0}, seconds=float("nan")), "seconds=nan must be at least 0"),
+    "half a step": (lambda s, j: s.tell(j, {"loss": 1.0}, step=1.5), "step=1.5 must be a whole number"),
+    "a metric's name": (lambda s, j: s.tell(j, {3: 1.0}), "name of a metric must be a string, not 3"),
+    "no metrics": (lambda s, j: s.tell(j, 0.5), "metrics must be a dict such as"),
+    "a complex number": (lambda s, j: s.tell(j, {"loss": 1j}), "is not a number"),
+    "a checkpoint": (lambda s, j: s.tell(j, {"loss": 1.0}, checkpoint="a"), "checkpoint='a' must be a Checkpoint"),
+    "add nothing": (lambda s, j: s.add(None, {"loss": 1.0}), "add needs a configuration, .* not None"),
+    "add half a step": (lambda s, j: s.add({"x": 0.1}, {"loss": 1.0}, step=1.5), "step=1.5 must be a whole number"),
+    "enqueue nothing": (lambda s, j: s.enqueue(None), "enqueue needs a configuration, .* not None"),
+    "estimate": (lambda s, j: s.estimate(99), "there is no trial 99"),
+    "a note": (lambda s, j: s.note(a=object()), "must be a string, a number"),
+    "a sampler that is none": (lambda s, j: s.change(sampler=3), "sampler must be an object .* not 3"),
+    "a scheduler's class": (lambda s, j: s.change(scheduler=ts.schedulers.Full), r"is a class: write Full\(...\)"),
+    "a space that is none": (lambda s, j: s.change(space={"x": ts.Float(0, 1)}), "space must be a Space, not dict"),
+    "a raw step": (lambda s, j: s.store.append([Told(0, 0, 1.5, {"loss": [1.0]})]), "Told is wrong.*`int`"),  # type: ignore[arg-type]
+    "a raw kind": (lambda s, j: s.store.append([Failed(0, 0, "x", "weird")]), "Failed is wrong.*'weird'"),  # type: ignore[arg-type]
+    "raw metrics": (lambda s, j: s.store.append([Told(0, 0, 0, {"loss": ["a"]})]), "Told is wrong"),  # type: ignore[list-item]
+    "a raw note": (lambda s, j: s.store.append([Noted({"a": object()})]), "nothing was stored.*Noted is wrong"),  # type: ignore[dict-item]
+    "no event": (lambda s, j: s.store.append(["x"]), "nothing was stored"),
+}
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["memory", "SQLite"])
+@pytest.mark.parametrize(("use", "words"), USES.values(), ids=USES)
+def test_of_a_study(use: Use, words: str, stored: bool, tmp_path: Path) -> None:
+    with study(scheduler=ts.schedulers.Full(3), store=tmp_path / "a.db" if stored else None) as made:
+        job = made.ask()
+        assert job is not None
+        before = made.events()
+        refused(lambda: use(made, job), words)
+        assert made.events() == before
+        made.tell(job, {"loss": [3.0, 2.0, 1.0]})
+        assert made.trials[0].status == "complete" and ts.replay(made) == []
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["memory", "SQLite"])
+def test_numbers_of_other_kinds(stored: bool, tmp_path: Path) -> None:
+    with study(seed=np.int64(3), store=tmp_path / "a.db" if stored else None) as made:
+        first, second = made.ask(2)
+        made.tell(first, {"loss": np.float32(0.5), "size": HUGE})  # beyond all floats: not finite
+        made.tell(second, {"loss": HUGE})
+        made.note(size=HUGE)
+        assert made.trials[0].metrics == {"loss": 0.5}
+        assert made.trials[1].kind == "non-finite"
+        assert made.notes == {"size": str(HUGE)}
