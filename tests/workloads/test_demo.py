@@ -38,7 +38,7 @@ def test_it_ends_with_a_sentence(finished: demo.DemoResult) -> None:
 def test_it_says_what_it_does(tmp_path: Path) -> None:
     said: list[str] = []
     demo.run(out=tmp_path, say=said.append, **(SMALL | {"population": 2, "steps": 1, "ready": 1}))
-    assert [line.split(",")[0] for line in said] == ["1 of 2", "2 of 2", "drawing the pictures"]
+    assert [line.split(",")[0] for line in said] == ["loading PyTorch...", "1 of 2", "2 of 2", "drawing the pictures"]
 
 
 def test_both_methods_have_the_same_budget_and_the_same_beginning(finished: demo.DemoResult) -> None:

@@ -314,8 +314,6 @@ def demo(
     for module in ("torch", "safetensors", "matplotlib"):
         if find_spec(module) is None:
             raise Misuse(f"the demo needs {module}: {install('demo')}")
-    if not quiet:
-        _say("loading PyTorch and the images...")
     from tunesmith.workloads import demo
 
     said = {} if quiet else {"say": _say}

@@ -99,6 +99,7 @@ def run(
         StudyError: the directory holds a demo with other arguments.
     """
     images.load(data, data_dir)  # says now what is missing
+    say("loading PyTorch...")
     steps = STEPS[data] if steps is None else steps
     ready = max(1, steps // GENERATIONS) if ready is None else ready
     out = Path(out)
