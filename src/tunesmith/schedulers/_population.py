@@ -495,14 +495,18 @@ class Population(msgspec.Struct, Defaults, frozen=True, kw_only=True):
         config = self._explored(state, state.configs[donor.trial], donor, replaced, streams)
         return Fork(donor.trial, donor.step, replaced, config, min(donor.step + self.ready, self.steps))
 
-    def _inherited(self, state: State, config: Config, replaced: int, streams: Streams) -> Config:
-        """Hyperparameters that are taken over as they are, in the space of now."""
+    def _inherited(self, state: State, config: Config, source: int, replaced: int, streams: Streams) -> Config:
+        """Hyperparameters that are taken over as they are, in the space of now, for the weights of a trial: what is
+        fixed belongs to the weights.
+        """
+        own, fixed = state.configs[source], state.space.fixed
+        config = {**own, **config, **{name: value for name, value in own.items() if name in fixed}}
         return state.space.nearest(config, streams.at("inherit", replaced))
 
     def _explored(self, state: State, config: Config, weights: Standing, replaced: int, streams: Streams) -> Config:
         """The hyperparameters with which these weights go on in the place of a trial."""
         if self.explore is None:
-            return self._inherited(state, config, replaced, streams)
+            return self._inherited(state, config, weights.trial, replaced, streams)
         past = Past(weights.step, weights.losses, self.ready)
         if self.learns:
             gains, pending = self._intervals(state)

@@ -187,9 +187,10 @@ class FIRE(Population, frozen=True, kw_only=True):
             known = state.known.get(one.trial)
             return max(out.get(one.trial, -1), -1 if known is None else known.steps[0]), one.slot
 
-        config = self._inherited(state, state.configs[greedy[0].trial], member.trial, streams)
+        source = min(patient, key=last).trial
+        config = self._inherited(state, state.configs[greedy[0].trial], source, member.trial, streams)
         until = min(member.step + self.ready, self.steps)
-        return Fork(min(patient, key=last).trial, member.step, member.trial, config, until)
+        return Fork(source, member.step, member.trial, config, until)
 
     def _by_improvement(self, state: State, rung: Sequence[Standing]) -> list[Standing]:
         """The patient members of which there is an evaluation: who improves fastest against the others first."""

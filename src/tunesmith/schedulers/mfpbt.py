@@ -92,7 +92,7 @@ class MFPBT(Population, frozen=True, kw_only=True):
         slower = self.frequencies[self.group(guest.slot)] > self.frequencies[group]
         config = state.configs[guest.trial if slower else own[0].trial]
         until = min(member.step + self.ready, self.steps)
-        inherited = self._inherited(state, config, member.trial, streams)
+        inherited = self._inherited(state, config, guest.trial, member.trial, streams)
         return Fork(guest.trial, member.step, member.trial, inherited, until)
 
     def _peers(self, state: State, slot: int, step: int) -> Sequence[Standing]:

@@ -72,20 +72,29 @@ class PB2(msgspec.Struct, frozen=True, tag="pb2"):
     @one_thread
     def explore(self, space: Space, config: Config, rng: np.random.Generator, past: Past) -> Config:
         """The configuration that promises most at this time, inside the space; a neighbour of the given one where no
-        candidate honours the constraints.
+        candidate honours the constraints. What is fixed stays.
         """
+        kept, held = _held(space, config, rng)
         gains = [gain for gain in past.gains[-self.window :] if space.contains(gain.config)]
         pending = [gain for gain in past.pending if space.contains(gain.config)]
         values = _values(gains)
         rows = [space.encode(gain.config) for gain in [*gains, *pending]]
         points = np.array(rows).reshape(len(rows), len(space.columns))
-        chosen = self._categories(space.columns, gains, points[: len(gains)], values, rng)
+        chosen = self._categories(space.columns, gains, points[: len(gains)], values, held, rng)
         model = _fit(space.columns, past, [*gains, *pending], points, values)
-        best = _maximise(space, chosen, model, rng)
-        return space.perturb(config, rng) if best is None else space.decode(best)
+        best = _maximise(space, chosen, held, model, rng)
+        if best is None:
+            return space.perturb(config, rng)
+        return {name: kept.get(name, value) for name, value in space.decode(best).items()}
 
     def _categories(
-        self, columns: Sequence[Column], gains: Sequence[Gain], points: Floats, values: Floats, rng: np.random.Generator
+        self,
+        columns: Sequence[Column],
+        gains: Sequence[Gain],
+        points: Floats,
+        values: Floats,
+        held: dict[int, float],
+        rng: np.random.Generator,
     ) -> dict[int, int]:
         """A level for every unordered column that the levels before it leave active."""
         levels: dict[int, int] = {}
@@ -94,12 +103,25 @@ class PB2(msgspec.Struct, frozen=True, tag="pb2"):
             inactive = column.parent is not None and levels.get(column.parent) not in column.options
             if column.kind != "unordered" or inactive:
                 continue
+            if j in held:
+                levels[j] = min(int(held[j] * column.levels), column.levels - 1)
+                continue
             played = ~np.isnan(points[:, j])
             arms = np.minimum(points[played, j] * column.levels, column.levels - 1).astype(int)
             starts = np.array([gain.start for gain in gains])[played]
             share = exp3m(starts, arms, rewards[played], column.levels, self.gamma)
             levels[j] = int(rng.choice(column.levels, p=share))
         return levels
+
+
+def _held(space: Space, config: Config, rng: np.random.Generator) -> tuple[Config, dict[int, float]]:
+    """What a copy takes over as it is: the parameters, and the positions of their columns."""
+    if not space.fixed:
+        return {}, {}
+    whole = space.nearest(config, rng)
+    point = space.encode(whole)
+    columns = [j for j, column in enumerate(space.columns) if column.fixed and not math.isnan(point[j])]
+    return {name: value for name, value in whole.items() if name in space.fixed}, {j: float(point[j]) for j in columns}
 
 
 def _values(gains: Sequence[Gain]) -> Floats:
@@ -274,7 +296,9 @@ def _likely(squared: Floats, apart: Floats, values: Floats) -> Floats:
     return theta
 
 
-def _maximise(space: Space, chosen: dict[int, int], model: _Model, rng: np.random.Generator) -> Floats | None:
+def _maximise(
+    space: Space, chosen: dict[int, int], held: dict[int, float], model: _Model, rng: np.random.Generator
+) -> Floats | None:
     """The point with the greatest bound of the candidates that honour the constraints; None where none does."""
     fixed = list(chosen)
     positions = np.array([space.positions(j)[level] for j, level in chosen.items()])
@@ -289,6 +313,7 @@ def _maximise(space: Space, chosen: dict[int, int], model: _Model, rng: np.rando
             cube = centre + scale * rng.standard_normal((LOCAL, len(space.columns)))
             cube[0] = centre
         cube[:, fixed] = positions
+        cube[:, list(held)] = list(held.values())
         candidates = space.snap(cube)
         order = np.argsort(-model.bound(candidates), kind="stable")
         best = next((candidates[row] for row in order if space.allows(candidates[row])), None)
