@@ -329,9 +329,10 @@ class Trials(Sequence[Trial]):
         trial = self._trials[event.trial]
         current = trial.ask == event.ask and trial.status not in ("waiting", "failed")
         coming = trial.status == "running" or event.step <= trial.step
-        told = any(report.ask == event.ask and report.start < event.step <= report.step for report in trial.reports)
-        if not told and not (current and coming):
-            return
+        if not (current and coming) and not any(
+            report.ask == event.ask and report.start < event.step <= report.step for report in trial.reports
+        ):
+            return  # nor was it told by this job
         if not trial.checkpoints or event.step > trial.checkpoints[-1].step:
             trial.crashes = 0
         insort(trial.checkpoints, Checkpoint(event.trial, event.step, event.where, event.digest), key=_step)

@@ -294,7 +294,6 @@ class Stacked(ExecutorConformance):
             for_study(self.task(), options(tmp_path), self.study(scheduler, space, trials=8)).close()
         for_study(self.task(), options(tmp_path), self.study("asha", WIDE)).close()
 
-    @pytest.mark.skipif(not hasattr(SPACE, "fixed"), reason="no parameter can be fixed yet")
     @pytest.mark.parametrize("scheduler", ["pbt", "generations", CHAIN])
     def test_a_population_may_choose_among_shapes_that_are_fixed(self, scheduler, tmp_path):
         space = ts.Space({**SPACE, "width": ts.Ordinal([2, 3], fixed=True), "batch": ts.Ordinal([1, 2])})

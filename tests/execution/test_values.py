@@ -8,10 +8,12 @@ import sys
 import textwrap
 
 import pytest
+import torch
 import training_code as code
+from jax import numpy as jnp
 
 import tunesmith as ts
-from tunesmith.execution import ExecutionError, Options, Processes, run
+from tunesmith.execution import ExecutionError, JaxTask, Options, Processes, TorchTask, run
 from tunesmith.execution.retrain import retrain
 from tunesmith.space import SpaceError
 
@@ -70,6 +72,56 @@ def test_functions_and_branches(workers):
     study = ts.tune(keyed, SPACE, maximise="x", trials=5, workers=workers, sampler=ts.samplers.QMC())
     for trial in study.trials:
         assert trial.last("x") == {"half": 0.5, "double": 2.0}[trial.config["kind"]]
+
+
+class Alike:
+    """A value that does not print what it is."""
+
+    def __init__(self, rate):
+        self.rate = rate
+
+    def __repr__(self):
+        return "Alike()"
+
+
+class InJax:
+    def init(self, config, key):
+        return {"rate": jnp.zeros(())}
+
+    def step(self, state, config, key):
+        return {"rate": jnp.float32(config["kind"].rate)}, {"x": config["kind"].rate + 0 * config["lr"]}
+
+
+class InTorch:
+    def init(self, config, generator):
+        return {"rate": torch.zeros(())}
+
+    def step(self, state, config, drawn):
+        return {"rate": torch.tensor(config["kind"].rate)}, {"x": config["kind"].rate + 0 * config["lr"]}
+
+
+@pytest.mark.parametrize("task", [JaxTask(InJax()), TorchTask(InTorch(), device="cpu")], ids=["JAX", "PyTorch"])
+def test_populations_as_one_program_get_values_and_tell_them_apart(task):
+    kinds = ts.Categorical({"half": Alike(0.5), "double": Alike(2.0)})
+    space = {"lr": ts.Float(0.1, 1.0), "kind": kinds}
+    scheduler = ts.schedulers.PBT(population=6, ready=2, steps=6, explore=ts.schedulers.Perturb(resample=0.5))
+    study = ts.tune(task, space, maximise="x", scheduler=scheduler)
+    assert {trial.config["kind"] for trial in study.trials} == {"half", "double"}
+    for trial in study.trials:
+        assert trial.status != "failed" and trial.last("x") == {"half": 0.5, "double": 2.0}[trial.config["kind"]]
+
+
+def test_values_that_decide_a_shape_are_seen_at_the_start():
+    class Wide(InJax):
+        def init(self, config, key):
+            return {"w": jnp.zeros(int(2 * config["kind"].rate))}
+
+        def step(self, state, config, key):
+            return state, {"x": config["lr"]}
+
+    space = {"lr": ts.Float(0.1, 1.0), "kind": ts.Categorical({"half": Alike(0.5), "double": Alike(2.0)})}
+    with pytest.raises(ValueError, match=r"^kind decides the shapes .*fixed=True"):
+        ts.tune(JaxTask(Wide()), space, maximise="x", scheduler=ts.schedulers.PBT(population=4, ready=1, steps=2))
 
 
 def test_a_command_gets_names():

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.execution.base import current_job
+from tunesmith.space import Scalar
 
 log = logging.getLogger("tunesmith")
 
@@ -53,7 +54,7 @@ class Group:
         """
         varying = {name: type(value) for name, value in config.items() if _varies(name, value, static, largest)}
         fixed = {name: value for name, value in config.items() if name not in varying}
-        key = [(name, repr(value)) for name, value in fixed.items()]
+        key = [(name, _identity(value)) for name, value in fixed.items()]
         key += [(name, kind.__name__) for name, kind in varying.items()]
         return cls(tuple(sorted(key)), fixed, varying, dict(config))
 
@@ -212,7 +213,7 @@ class StackedTask(ABC):
         static, largest = self.static, self.largest
         key = tuple(
             [
-                (name, type(value) if _varies(name, value, static, largest) else repr(value))
+                (name, type(value) if _varies(name, value, static, largest) else _identity(value))
                 for name, value in config.items()
             ]
         )
@@ -274,6 +275,11 @@ class StackedTask(ABC):
 
 def _varies(name: str, value: Any, static: Sequence[str], largest: Mapping[type, float]) -> bool:
     return type(value) in NUMERIC and name not in static and abs(value) <= largest[type(value)]
+
+
+def _identity(value: Any) -> str:
+    """What tells a value from others. The values of options are objects that the space keeps, and need not print so."""
+    return repr(value) if isinstance(value, Scalar) else f"{type(value).__name__} {id(value)}"
 
 
 def power(count: int) -> int:

@@ -480,7 +480,7 @@ def for_study(task: StackedTask, options: Options, study: Study) -> Vectorised:
     scheduler = study.scheduler
     _check_names(task, study.space)
     if scheduler.members is not None:
-        _check_shapes(task, study.space)
+        _check_shapes(task, study.space, options)
     keep = study.startable if options.root is None else study.needed  # without a disk only jobs can need a state
     return Vectorised(task, options, members=scheduler.members, keep=keep, last=scheduler.horizon)
 
@@ -501,18 +501,18 @@ def _names(space: Space) -> Iterator[str]:
             yield from () if branch is None else _names(branch)
 
 
-def _check_shapes(task: StackedTask, space: Space) -> None:
+def _check_shapes(task: StackedTask, space: Space, options: Options) -> None:
     """ValueError where states differ in shape by a hyperparameter that a population may change as it trains.
 
     Some configurations are drawn; those that agree in what is fixed must have one layout.
     """
-    fixed = sorted(getattr(space, "fixed", ()))
+    fixed = sorted(space.fixed)
     rng = np.random.default_rng(0)
     layouts: dict[Group, Layout] = {}
     firsts: dict[tuple[Any, ...], Group] = {}
     for _ in range(_DRAWS):
         try:
-            group = task.group(space.sample(rng))
+            group = task.group(options.values(space.sample(rng)))
             layouts[group] = layouts.get(group) or task.layout(group)
         except Exception:  # that it can't be made is said when it is trained
             continue
