@@ -304,11 +304,11 @@ def bare(given: Case) -> Callable[[int], object]:
     return train
 
 
-def system(task: JaxTask, given: Case, every: int) -> Callable[[int], object]:
+def system(task: JaxTask, given: Case, every: int, synchronous: bool) -> Callable[[int], object]:
     """A study."""
 
     def train(steps: int) -> object:
-        pbt = ts.schedulers.PBT(population=given.members, ready=1, steps=steps, synchronous=True)
+        pbt = ts.schedulers.PBT(population=given.members, ready=1, steps=steps, synchronous=synchronous)
         study = ts.Study(given.space, given.goal, sampler=ts.samplers.Uniform(), scheduler=pbt)
         with tempfile.TemporaryDirectory() as root:
             options = Options((given.goal.metric,), root if every else None)
@@ -333,7 +333,7 @@ def measured(name: str, given: argparse.Namespace, chunk: int | None) -> None:
     this = case(name, given.members, given.updates, given.bf16)
     devices = jax.devices()[: given.devices]
     task = JaxTask(this.pure, chunk=chunk or this.members, save_every_jobs=max(1, given.every), devices=devices)
-    ways = {"system": system(task, this, given.every)}
+    ways = {"system": system(task, this, given.every, not given.asynchronous)}
     if len(devices) == 1:
         ways["bare"] = bare(this)
     found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
@@ -345,6 +345,7 @@ def measured(name: str, given: argparse.Namespace, chunk: int | None) -> None:
     whole = tuple(statistics.median(x[i] for x in found["system"]) for i in (0, 1))
     title = f"{name}, {'bf16' if given.bf16 else 'f32'}, {this.members} members, {this.updates} updates a step"
     title += f", {chunk} at a time" if chunk else ""
+    title += ", asynchronous" if given.asynchronous else ""
     for way, rates in found.items():
         wall, cpu = (statistics.median(x[i] for x in rates) for i in (0, 1))
         print(f"| {title} | {way} | {wall:,.0f} | {whole[0] / wall:.3g} | {whole[1] / cpu:.3g} |", flush=True)
@@ -374,7 +375,7 @@ def rounds(given: argparse.Namespace) -> None:
     case = Case(Nothing(), SPACE, ts.Goal("loss"), members, 1, 1)
     devices = jax.devices()[: given.devices]
     task = JaxTask(case.pure, chunk=members, save_every_jobs=max(1, given.every), devices=devices)
-    train = system(task, case, given.every)
+    train = system(task, case, given.every, not given.asynchronous)
     found = []
     for _ in range(given.repeat + 1):
         begun = time.process_time()
@@ -412,6 +413,9 @@ def main() -> None:
     parser.add_argument("--members", type=int, help="by default what the case says")
     parser.add_argument("--updates", type=int, help="updates a step of the study; between two of them members decide")
     parser.add_argument("--chunk", type=int, nargs="+", default=[None], help="members at a time; all by default")
+    parser.add_argument(
+        "--asynchronous", action="store_true", help="a member decides when it is ready, without waiting"
+    )
     parser.add_argument("--every", type=int, default=0, help="every so many jobs checkpoints are written; 0: none")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16, with weights in float32")
     parser.add_argument("--devices", type=int, default=1)

@@ -913,6 +913,7 @@ class Batch:
     def __init__(self, study: Study) -> None:
         self.events: list[AnyEvent] = []
         self._study = study
+        self._told: dict[int, Told] = {}  # by trial, the last one in this batch
 
     def tell(
         self,
@@ -927,10 +928,10 @@ class Batch:
         """As ``Study.tell``."""
         trial, rules = self._study._check_job(job), self._study._rules
         once, done, values = once_metrics(rules, trial), max(job.start, trial.step), bool(trial.reports)
-        earlier = [event for event in self.events if isinstance(event, Told) and event.trial == trial.id]
-        if earlier:  # in this batch
-            done, values = earlier[-1].step, True
-            once = {name: earlier[-1].metrics[name][-1] for name in once}
+        earlier = self._told.get(trial.id)
+        if earlier is not None:
+            done, values = earlier.step, True
+            once = {name: earlier.metrics[name][-1] for name in once}
         if ended and not metrics and not values and trial.parent is None:
             self.fail(job, "the training has ended without a value", seconds=seconds)
             return
@@ -942,6 +943,9 @@ class Batch:
         if free and any(isinstance(event, Ended) or getattr(event, "step", 0) == job.until for event in events):
             raise ValueError(f"trial {trial.id}: the study has a budget: tell needs seconds=, what the job has cost")
         self.events += events
+        for event in events:
+            if isinstance(event, Told):
+                self._told[trial.id] = event
 
     def fail(
         self, job: Job, error: str | BaseException = "failed", kind: FailureKind = "raised", *, seconds: float = 0.0

@@ -383,3 +383,21 @@ def test_every_row_finds_its_way(data):
 
 if __name__ == "__main__":
     on_four_devices(Path(sys.argv[1]))
+
+
+@pytest.mark.parametrize(
+    ("rows", "slower", "wave"),
+    [
+        (1024, {}, 256),  # smaller launches cost nothing: as much as can be is done beside the training
+        (1024, {256: 1.1}, 512),
+        (1024, {512: 1.5, 256: 2.0}, 1024),
+        (512, {}, 128),
+        (256, {}, 128),
+        (128, {}, 128),  # too few for waves
+    ],
+)
+def test_waves_weigh_slower_launches_against_the_work_of_the_driver(rows, slower, wave):
+    joint = 5e-4  # seconds a step of a member
+    timed = lambda members, chunk: joint * slower.get(chunk, 1.0)  # noqa: E731
+    assert vectorised._quickest(timed, rows, joint, steps=1) == wave
+    assert vectorised._quickest(timed, rows, joint, steps=1000) == (rows if slower else wave)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
 from itertools import product
@@ -144,11 +145,31 @@ class JaxTask(StackedTask):
 
     # -- programs
 
-    def program(self, group: Group, what: str, chunk: int = 1) -> Callable[..., Any]:
-        """A compiled function: ``"init"`` or ``"run"``; see :class:`_Programs`."""
-        return self._once((what, group, chunk), lambda: self._compile(group, what, chunk))  # type: ignore[no-any-return]
+    def program(self, group: Group, what: str, chunk: int = 1) -> Any:
+        """A function for ``jit``: ``"init"`` or ``"run"``; see :class:`_Programs`."""
+        return self._once((what, group, chunk), lambda: self._jitted(group, what, chunk))
 
-    def _compile(self, group: Group, what: str, chunk: int) -> Callable[..., Any]:
+    def launch(self, group: Group, chunk: int, rows: int, *arguments: Any) -> Future[tuple[Leaves, Any]]:
+        """Call ``"run"`` in a thread of its own: a GPU holds the thread that calls, until it has all but ended.
+
+        The settings of JAX belong to a thread, so the program is compiled here, once for each number of rows. Its first
+        call is waited for: what fails whenever it is called fails here.
+        """
+        known = ("compiled", group, chunk, rows)
+        first = known not in self._made
+        compiled = self._once(known, lambda: self.program(group, "run", chunk).lower(*arguments).compile())
+        launched: Future[tuple[Leaves, Any]] = self._once("launcher", lambda: ThreadPoolExecutor(1, "launches")).submit(
+            compiled, *arguments
+        )
+        if first:
+            try:
+                launched.result()
+            except Exception:
+                del self._made[known]
+                raise
+        return launched
+
+    def _jitted(self, group: Group, what: str, chunk: int) -> Any:
         jax = _jax()
         if self.cache is not None:
             jax.config.update("jax_compilation_cache_dir", self.cache)
@@ -160,7 +181,7 @@ class JaxTask(StackedTask):
             shard = partial(jax.shard_map, mesh=self._mesh(), check_vma=False)
             init = shard(init, in_specs=(rows, rows, whole), out_specs=rows)
             run = shard(run, in_specs=(rows, rows, rows, rows, whole, whole), out_specs=(rows, columns))
-        return jax.jit(init) if what == "init" else jax.jit(run, donate_argnums=0)  # type: ignore[no-any-return]
+        return jax.jit(init) if what == "init" else jax.jit(run, donate_argnums=0)
 
     def _shape(self, group: Group) -> Layout:
         jax = _jax()
@@ -267,13 +288,27 @@ class JaxStack:
     """Arrays with a row a member."""
 
     def __init__(self, task: JaxTask, names: tuple[str, ...], leaves: Leaves, rows: int) -> None:
-        self.task, self.names, self.leaves, self.rows = task, names, leaves, rows
+        self.task, self.names, self.rows = task, names, rows
+        self.leaves = leaves
         self._failed = False
+
+    @property
+    def leaves(self) -> Leaves:
+        """The arrays, after the launch that is on its way."""
+        launched = self._launched
+        if launched is not None:
+            self.leaves = launched.result()[0]
+        return self._leaves
+
+    @leaves.setter
+    def leaves(self, leaves: Leaves) -> None:
+        self._leaves = leaves
+        self._launched: Future[tuple[Leaves, Any]] | None = None
 
     @property
     def broken(self) -> bool:
         """Whether its buffers are gone."""
-        return self._failed or any(leaf.is_deleted() for leaf in self.leaves)
+        return self._failed or (self._launched is None and any(leaf.is_deleted() for leaf in self._leaves))
 
     def init(self, rows: Sequence[int], members: Members) -> None:
         """States at step 0; see :class:`tunesmith.execution.stacks.Stack` for these methods."""
@@ -323,13 +358,14 @@ class JaxStack:
         """One launch; the device works on it while the host goes on."""
         if count > STEPS:
             raise ValueError(f"count={count} must be at most {STEPS}")
-        program = self.task.program(members.group, "run", chunk)
         arguments = (_columns(members), _seed(members.seeds), np.asarray(members.steps, np.int32))
         placed = _jax().tree.map(self.task.place, arguments)
-        self.leaves, metrics = program(self.leaves, *placed, np.int32(count), self.task.data)
+        given = (self.leaves, *placed, np.int32(count), self.task.data)
+        launched = self._launched = self.task.launch(members.group, chunk, self.rows, *given)
 
         def columns() -> Columns:
             try:
+                metrics = launched.result()[1]
                 return {name or None: np.asarray(values)[:count].astype(float) for name, values in metrics.items()}
             except BaseException:
                 self._failed = True

@@ -35,7 +35,7 @@ WAVE = 128  #: a wave has at least so many members
 _SECONDS = 0.5  # a launch takes about so long, and STEPS at most
 _TIMED = 0.02  # a program is timed for at least so many seconds
 _DRAWS = 32  # configurations of which the shapes are looked at before a population is trained
-_WORTH = 0.005  # where the job of a member takes longer, in seconds, what the driver does beside it does not matter
+_DRIVER = 1e-4  # seconds that telling and deciding take, for the job of a member
 
 log = logging.getLogger("tunesmith")
 
@@ -272,9 +272,9 @@ class Vectorised(Executor):
             alone = some(self._task.capacity(1, 1), 1)
             chunk, joint = self._fitting(some, rows, group)
             chunk, joint, way = (chunk, joint, "together") if joint <= alone else (1, alone, "one after the other")
-            wave = -(-rows // 4)  # a quarter of them at a time, if that is as fast and the driver is worth it
-            if chunk >= rows and wave >= WAVE and joint * steps < _WORTH and some(wave, wave) <= 1.02 * joint:
-                chunk = wave
+            if chunk >= rows and joint * steps < 50 * _DRIVER:  # else what the driver does does not matter
+                wave = _quickest(some, rows, joint, steps)
+                chunk = wave if wave < rows else chunk
             self._task.chunks[group, self._slots] = chunk
             way = way if chunk == 1 else f"{min(chunk, rows)} {way}"
             log.info("%s: members are trained %s (%.3g s a step of a member; alone %.3g)", group, way, joint, alone)
@@ -453,6 +453,17 @@ def _timing(stack: Stack, members: Members) -> Callable[[int, int], float]:
         return seconds / (count - 1) / rows
 
     return timed
+
+
+def _quickest(timed: Callable[[int, int], float], rows: int, joint: float, steps: int) -> int:
+    """The members of a launch: all of them, or a half or a quarter, so that the driver has work of one wave alone to do
+    while nothing trains. ``joint`` is the time of a member's step where all are trained together.
+    """
+    seconds = {rows: joint * steps + _DRIVER}
+    for wave in (rows // 2, rows // 4):
+        if wave >= WAVE:
+            seconds[wave] = timed(wave, wave) * steps + _DRIVER * wave / rows
+    return min(seconds, key=lambda wave: seconds[wave])
 
 
 def _with_checkpoints(held: _Held) -> Iterable[Report]:
