@@ -155,19 +155,19 @@ class Trial:
         if start < self.step:
             self.rewind(start)
         self.measured = self.config
-        count = len(next(iter(told.values()), ()))
         last = self.reports[-1] if self.reports else None
         follows = last is not None and last.ask == event.ask and start == self.step == last.start + len(last.spent)
         if last is None or not follows or last.metrics.keys() != told.keys():
             last = Report(event.ask, start, {name: [] for name in told}, array("d"))
             self.reports.append(last)
-        metrics, spent = last.metrics, last.spent
+        metrics, values = last.metrics, list[float | None]()
         for name, values in told.items():
-            metrics[name].extend(values)
+            metrics[name] += values
+        count = len(values)
         if count == 1:
-            spent.append(event.seconds)
+            last.spent.append(event.seconds)
         elif count:
-            spent.extend([event.seconds / count] * count)
+            last.spent.extend([event.seconds / count] * count)
         self.step = start + count
 
     def rewind(self, step: int) -> None:
@@ -254,16 +254,17 @@ class Trials(Sequence[Trial]):
         """
         if self.touched is not None:
             self.touched.add(event.trial)  # type: ignore[union-attr, arg-type]  # those without a trial do not come here
-        if type(event) is Told:
-            return self._told(event)
-        if type(event) is Asked:
-            return self._asked(event)
-        if type(event) is Checkpointed:
-            self._checkpointed(event)
-        elif type(event) is Failed:
-            return self._failed(event)
-        elif type(event) is Ended:
-            return self._ended(event)
+        kind = type(event)
+        if kind is Told:
+            return self._told(event)  # type: ignore[arg-type]
+        if kind is Asked:
+            return self._asked(event)  # type: ignore[arg-type]
+        if kind is Checkpointed:
+            self._checkpointed(event)  # type: ignore[arg-type]
+        elif kind is Failed:
+            return self._failed(event)  # type: ignore[arg-type]
+        elif kind is Ended:
+            return self._ended(event)  # type: ignore[arg-type]
         return False
 
     def _asked(self, event: Asked) -> bool:
