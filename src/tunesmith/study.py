@@ -15,7 +15,7 @@ from weakref import finalize
 import numpy as np
 
 from tunesmith import samplers, schedulers, temporary
-from tunesmith.checkpoints import Checkpoints, folder_of
+from tunesmith.checkpoints import Checkpoints, folder_of, of_user
 from tunesmith.costs import Budget, check_budget
 from tunesmith.decide import Decided, Decider
 from tunesmith.definition import (
@@ -817,7 +817,7 @@ class Study:
             return self._checkpoints
 
     def load(self, trial: Trial | int | None = None, *, step: int | None = None) -> Any:
-        """The state of a trial as its training code has saved it; of code that writes files the directory with them.
+        """The state of a trial as its training code gave it; of code that writes files the directory with them.
 
         Args:
             trial: a trial or its number; by default the best one.
@@ -830,7 +830,7 @@ class Study:
         """
         saved = self.checkpoint(trial, step=step)
         root = self._checkpoints if self._checkpoints is not None else self.use_checkpoints()
-        return Checkpoints(root).load(saved.where, saved.digest)
+        return of_user(Checkpoints(root).load(saved.where, saved.digest))
 
     def checkpoint(self, trial: Trial | int | None = None, *, step: int | None = None) -> Checkpoint:
         """Where the state of a trial stands, relative to ``use_checkpoints()``; the arguments are those of ``load``."""

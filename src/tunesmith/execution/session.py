@@ -16,7 +16,9 @@ from tunesmith.checkpoints import CheckpointError, Checkpoints, Saved
 from tunesmith.errors import TunesmithError
 from tunesmith.execution.base import (
     CURRENT,
+    ENDLESS,
     REQUIRED,
+    SAVES,
     ContinueError,
     CrashedError,
     EndedError,
@@ -31,6 +33,7 @@ from tunesmith.execution.base import (
 from tunesmith.metrics import without_texts
 from tunesmith.rng import stream
 from tunesmith.space import Config, Scalar, Space, SpaceError
+from tunesmith.trials import open_ended
 
 if TYPE_CHECKING:
     from tunesmith.study import Job
@@ -200,7 +203,9 @@ class Session:
                 saved = self._offered(job.trial, state)
                 if saved is None and pace.due(pending.step):
                     saved = self._save(job.trial, pending.step, state, pace)
-                if saved is not None or perf_counter() - pending.since >= options.report_seconds:
+                due = perf_counter() - pending.since >= options.report_seconds
+                endless = pending.step == ENDLESS and open_ended(job.until)
+                if saved is not None or due or endless:
                     yield pending.report(saved)
                     pending.since = perf_counter()
             saved = None if pace.step == pending.step else self._save(job.trial, pending.step, state, pace)
@@ -212,8 +217,10 @@ class Session:
         complete = ended or pending.step >= job.until
         if complete and (ended or job.final):
             self._finish(state, pending)
-        else:
+        elif self._lasts(state):
             self._keep_warm(job.trial, pending.step, state)
+        else:
+            self._close(state)
         yield pending.report(saved, done=True, failure=None if complete else INTERRUPTED, ended=ended)
 
     def _offered(self, trial: int, state: Any) -> Saved | None:
@@ -226,6 +233,11 @@ class Session:
         """Whether the training has come to its end with its last step."""
         over = getattr(self.task, "over", None)
         return over is not None and bool(over(state))
+
+    def _lasts(self, state: Any) -> bool:
+        """Whether another job can train this state further."""
+        lasts = getattr(self.task, "lasts", None)
+        return lasts is None or bool(lasts(state))
 
     def _row(self, metrics: Any, once: dict[str, float | None], state: Any, pending: _Pending) -> dict[str, float]:
         """The numbers of a step; texts among them are notes."""
@@ -251,27 +263,41 @@ class Session:
             pending.warning += explain(error).error + "\n"
 
     def _begin(self, job: Job, config: dict[str, Any], pending: _Pending) -> Any:
-        """The state to go on from, as near to the start of the job as there is one."""
+        """The state to go on from, as near to the start of the job as there is one: that of step 0 where there is none.
+
+        Only a fork of a trial that has saved nothing can't begin: its weights are those of the other trial.
+        """
         step, state = self._warm.pop(job.trial, (-1, None))
         if step == job.start:
             return state
         if step >= 0:
             self._close(state)
+        lost: list[str] = []
         for source in job.sources if self.checkpoints is not None else ():
+            CURRENT.set(job._replace(start=source.step))
             try:
-                tree = self.checkpoints.load(source.where, source.digest)  # type: ignore[union-attr]
+                state = self.task.load(self.checkpoints.load(source.where, source.digest), config)  # type: ignore[union-attr]
             except CheckpointError as error:
-                pending.warning += f"{error}; going on from an earlier state\n"
-                continue
-            pending.start = source.step
-            return self.task.load(tree, config)
-        if job.start > 0 and not job.sources:
+                lost.append(str(error))
+            except ContinueError as error:
+                if job.forked:
+                    raise
+                lost.append(str(error))
+                break
+            else:
+                pending.start = source.step
+                if lost:
+                    pending.warning += f"{'; '.join(lost)}; going on from an earlier state\n"
+                return state
+        if job.forked and not job.sources:
             raise ContinueError(
-                f"trial {job.trial} should go on from step {job.start}, but this training code saves no state: "
-                "let a generator yield (metrics, state), give trial.report(..., state=...), a class save and load, "
-                "or let a command write to $TUNESMITH_SAVE; then begin a new study"
+                f"trial {job.trial} is a copy of trial {job.parent} and should go on from its state at step "
+                f"{job.forked}, but this training code saves no state: {SAVES}; then begin a new study"
             )
+        if lost:
+            pending.warning += f"trial {job.trial} begins again at step 0: {'; '.join(lost)}\n"
         pending.start = 0
+        CURRENT.set(job._replace(start=0))
         return self.task.init(config, stream(job.seed, "train"))
 
     def _save(self, trial: int, step: int, state: Any, pace: Pace) -> Saved | None:
