@@ -16,7 +16,17 @@ import pytest
 import training_code as code
 
 import tunesmith as ts
-from tunesmith.execution import ExecutionError, Executor, Inline, Options, Processes, Report, as_task, drive
+from tunesmith.execution import (
+    ExecutionError,
+    Executor,
+    Inline,
+    Options,
+    Processes,
+    Report,
+    as_task,
+    current_job,
+    drive,
+)
 from tunesmith.records import Asked, Told
 from tunesmith.schedulers import ASHA, PBT, Full, Hyperband, Median, Plateau, SuccessiveHalving
 
@@ -192,6 +202,22 @@ def test_states_that_have_vanished(trials: int, tmp_path: Path, caplog: pytest.L
     assert f"{trials} times a trial has begun again at step 0" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["PBT", "synchronous PBT"])
+def test_a_population_is_trained_further_from_its_states(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those of its last members stay, so nobody begins again."""
+    pbt = {"population": 4, "ready": 2, "synchronous": name != "PBT"}
+    with ts.tune(
+        code.generator, SPACE, maximise="x", scheduler=PBT(steps=6, **pbt), store=tmp_path / "study.db"
+    ) as study:
+        study.change(scheduler=PBT(steps=12, **pbt))
+    study = ts.tune(code.generator, SPACE, maximise="x", scheduler=PBT(steps=12, **pbt), store=tmp_path / "study.db")
+    assert sum(trial.step == 12 for trial in study.trials) == 4 and ts.replay(study) == []
+    assert "begin" not in caplog.text
+    assert all(report.start >= trial.start for trial in study.trials for report in trial.reports)
+
+
 def test_a_copy_of_a_trial_that_has_saved_nothing_can_not_begin(tmp_path: Path) -> None:
     """Its weights would be those of the other trial."""
     with pytest.raises(ExecutionError, match=r"trial 4 is a copy of trial . .* this training code saves no state"):
@@ -237,3 +263,38 @@ def test_it_is_said_at_once_that_a_training_has_no_end(caplog: pytest.LogCapture
         logging.getLogger("tunesmith").removeHandler(handler)
     ((count, message),) = said
     assert count == 1000 and "trial 0 has reported 1000 times" in message
+
+
+STATES: dict[str, tuple[Any, Any]] = {
+    "a tree": ({"loss": 1.0, "step": 7}, {"loss": 1.0, "step": 7}),
+    "the names of older versions": ({"step": 3, "state": 1.0}, {"step": 3, "state": 1.0}),
+    "no dict": (5.0, 5.0),
+    "made when it is wanted": (lambda: [1, 2], [1, 2]),
+}
+
+
+@pytest.mark.parametrize("form", ["function", "generator"])
+@pytest.mark.parametrize("name", STATES)
+def test_the_state_that_the_code_gave_is_what_is_loaded(form: str, name: str, tmp_path: Path) -> None:
+    """And what it gets back when it goes on."""
+    given, expected = STATES[name]
+    got: list[Any] = []
+
+    def function(trial: Any) -> None:
+        got.append((trial.state, trial.step))
+        while True:
+            trial.report({"x": 1.0}, state=given)
+
+    def generator(config: Any, state: Any = None) -> Any:
+        got.append((state, current_job().start))
+        while True:
+            yield {"x": 1.0}, given
+
+    train = function if form == "function" else generator
+    store = tmp_path / "study.db"
+    with ts.tune(train, SPACE, maximise="x", scheduler=Full(3), trials=1, store=store) as study:
+        assert study.load() == study.load(0) == study.load(0, step=3) == expected
+        study.change(scheduler=Full(5))
+    with ts.tune(train, SPACE, maximise="x", scheduler=Full(5), trials=1, store=store) as study:
+        assert study.load() == expected
+    assert got == [(None, 0), (expected, 3)]
