@@ -296,6 +296,23 @@ def test_incumbents_to_be_maximised_that_keep_the_constraints() -> None:
     assert found.best == 4.0 and found.time_to(2.0) == 2.0 and found.time_to(4.5) is None
 
 
+@pytest.mark.parametrize(
+    ("scope", "best"),
+    [("last", [4.0, 1.0]), ("best", [4.0, 1.0]), ("last-2-avg", [4.0, 2.5]), ("last-9-avg", [4.0, 2.5])],
+)
+@pytest.mark.parametrize("scheduler", [Full(4), Median(4), Median(4, every=2)])
+def test_incumbents_by_the_scope_of_the_goal(scope: str, best: list[float], scheduler: Any) -> None:
+    """Whatever jobs the steps were made of."""
+    values = [4.0, 1.0, 9.0, 4.0]
+
+    def curves(job: ts.Job) -> Any:
+        return {"loss": values[job.start : job.until]}, float(len(steps(job)))
+
+    study = queue([1.0], scheduler, goals=ts.Goal("loss", scope=scope))
+    found = simulate(study, curves)
+    assert [incumbent.value for incumbent in found.incumbents] == best
+
+
 def test_without_a_result_there_is_no_incumbent() -> None:
     found = simulate(queue([1.0]), lambda job: ({"loss": [math.nan]}, 1.0))
     assert found.incumbents == () and found.best is None and found.time_to(1e9) is None

@@ -28,8 +28,8 @@ class Curve(NamedTuple):
         metrics: by name, one value a step. A last one that is not finite says that the trial failed there.
         seconds: one number a step.
         repeat: how many earlier curves have the same configuration, with other training seeds.
-        ended: the training came to its end by itself with its last step, and does so again; a job that ends there does not
-            know of it yet.
+        ended: the training came to its end by itself with its last step, and does so again. A job that is over at this
+            step does not know of it yet.
     """
 
     config: Config

@@ -22,7 +22,7 @@ from tunesmith.execution.tune import check_end
 from tunesmith.metrics import as_series
 from tunesmith.records import Constraint, Goal
 from tunesmith.study import Batch, Job, Study
-from tunesmith.trials import open_ended
+from tunesmith.trials import open_ended, scoped
 
 Floats = NDArray[np.float64]
 Kind = Literal["exact", "neighbour", "continued"]
@@ -201,8 +201,9 @@ class Simulation:
         worker_seconds: what all workers together were busy for.
         jobs, trials, failed, steps: so many were done, were trained, have failed, were trained.
         kinds: jobs by how their curve is known.
-        incumbents: the best value so far, in the order of time. Every step counts from the moment when it is done.
-            Values of steps that break an outcome constraint do not count.
+        incumbents: the best value so far, in the order of time. Every step counts from the moment when it is done, with
+            what its trial is worth after it by the scope of the goal. Steps that break an outcome constraint do not
+            count.
     """
 
     goal: Goal
@@ -304,9 +305,14 @@ def _summary(study: Study, executor: Simulated) -> Simulation:
     )
 
 
-def losses(metrics: Mapping[str, Sequence[float]], goal: Goal, constraints: Iterable[Constraint]) -> Floats:
-    """The values of a goal, to be minimised: [k]; infinity where one is not finite or breaks a constraint."""
-    found: Floats = np.asarray(metrics[goal.metric], dtype=np.float64)
+def losses(
+    metrics: Mapping[str, Sequence[float]], goal: Goal, constraints: Iterable[Constraint], before: Sequence[float] = ()
+) -> Floats:
+    """What steps are worth by a goal, by its scope, to be minimised: [k]; infinity where that is not finite or breaks a
+    constraint. The trial had the values ``before`` at its earlier steps.
+    """
+    values = [*before, *metrics[goal.metric]]
+    found: Floats = np.asarray(scoped(goal, values)[len(before) :], dtype=np.float64)
     found = np.where(np.isfinite(found), -found if goal.maximise else found, np.inf)
     for rule in constraints:
         found[~(np.asarray(metrics[rule.metric], dtype=np.float64) <= rule.at_most)] = np.inf
@@ -314,19 +320,26 @@ def losses(metrics: Mapping[str, Sequence[float]], goal: Goal, constraints: Iter
 
 
 def _incumbents(runs: Sequence[Run], goal: Goal, constraints: Sequence[Constraint]) -> Iterable[Incumbent]:
-    """Every step that was better than all steps before it."""
+    """Every step after which its trial was worth more than all trials had been before."""
     if not runs:
         return
     times = np.concatenate([run.times for run in runs])
-    found = np.concatenate([losses(run.metrics, goal, constraints) for run in runs])
+    curves: dict[int, dict[int, float]] = {}  # by trial and step
+    parts = []
+    for run in runs:
+        curve = curves.setdefault(run.job.trial, {})
+        earlier = [value for step, value in curve.items() if step <= run.job.start] if goal.scope != "last" else []
+        parts.append(losses(run.metrics, goal, constraints, earlier))
+        curve.update(enumerate(run.metrics[goal.metric], run.job.start + 1))
+    worth = np.concatenate(parts)
     lengths = np.array([len(run.spent) for run in runs])
     owners, firsts = np.repeat(np.arange(len(runs)), lengths), np.cumsum(lengths) - lengths
     order = np.argsort(times, kind="stable")
-    before = np.minimum.accumulate(np.concatenate([[np.inf], found[order]]))[:-1]
-    for index in order[found[order] < before].tolist():
+    before = np.minimum.accumulate(np.concatenate([[np.inf], worth[order]]))[:-1]
+    for index in order[worth[order] < before].tolist():
         job = runs[owners[index]].job
         step = job.start + index - int(firsts[owners[index]]) + 1
-        yield Incumbent(float(times[index]), job.trial, step, goal.loss(float(found[index])))
+        yield Incumbent(float(times[index]), job.trial, step, goal.loss(float(worth[index])))
 
 
 def _series(
