@@ -584,7 +584,8 @@ class Study:
                 was removed and comes back has the values that the trials had.
             sampler: the sampler from now on.
             scheduler: the scheduler from now on, for instance with more steps: trials that have come to the end of the
-                old one then go on.
+                old one then go on, from their state where it is among those that ``keep()`` names before the change;
+                the others begin again at step 0.
             fill: the value that each parameter which is new had in all trials so far.
 
         Raises:
