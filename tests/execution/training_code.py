@@ -211,3 +211,13 @@ def ends_badly_after_a_while(config):
     if config["how"] == "raise":
         raise RuntimeError("something is wrong")
     time.sleep(3600)
+
+
+def reports_and_then_ends_badly(trial):
+    """Steps one right after the other, then a long while, and an end without a word."""
+    for step in range(trial.config["steps"]):
+        trial.report({"x": float(step + 1)})
+    time.sleep(1)
+    if trial.config["how"] == "exit":
+        os._exit(3)
+    time.sleep(3600)

@@ -99,7 +99,7 @@ class Report:
     ``metrics`` has one value a step for the steps ``start + 1, start + 2, ...``, which took ``seconds``; ``saved`` is a
     checkpoint of the last of them. ``done`` is set in the last report of a job, ``ended`` where the training has come
     to its end by itself, and ``failure`` where the job ended early for another reason. ``notes`` are kept with the
-    trial, ``warning`` is for people.
+    trial, ``warning`` is for people. ``ahead``: the last report, if the process should die before it can send it.
     """
 
     ask: int
@@ -112,6 +112,7 @@ class Report:
     warning: str = ""
     ended: bool = False
     notes: Mapping[str, Scalar] = field(default_factory=dict)
+    ahead: bool = False
 
 
 class Kept(NamedTuple):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import sys
 import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from copy import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Event
-from time import perf_counter
+from threading import Event, Lock, Thread
+from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.checkpoints import CheckpointError, Checkpoints, Saved
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 INTERRUPTED = Failure("interrupted", "lost")
 _HERE = Path(__file__).parent
 _OURS = (str(_HERE), str(_HERE.parent / "checkpoints.py"), str(_HERE.parent / "trees.py"))  # frames nobody looks for
+_LEAST = 0.05  # seconds between two looks at what could be reported meanwhile
 _FRAMES = 20  # that many of the user's frames, the innermost, are in a report
 
 
@@ -124,6 +126,8 @@ class _Pending:
     rows: list[dict[str, float]] = field(default_factory=list)
     notes: dict[str, Scalar] = field(default_factory=dict)
     warning: str = ""
+    training: bool = False
+    """The next step is being trained, so that another thread may report those before."""
 
     @property
     def step(self) -> int:
@@ -145,11 +149,23 @@ class _Pending:
 
 
 class Session:
-    """Runs jobs of a task, one at a time."""
+    """Runs jobs of a task, one at a time.
 
-    def __init__(self, task: Task[Any], options: Options) -> None:
+    Args:
+        task: the training code.
+        options: how.
+        send: takes reports while training code runs, so that what it has reported is not lost with its process: those
+            of earlier steps, and the last one of a job whose code runs on. That one comes again, as the last one.
+    """
+
+    def __init__(self, task: Task[Any], options: Options, send: Callable[[Report], None] | None = None) -> None:
         self.task = task
         self.options = options
+        self._send = send
+        self._pending: _Pending | None = None
+        self._lock = Lock()
+        if send is not None:
+            Thread(target=self._report_meanwhile, daemon=True).start()
         self.checkpoints = None if options.root is None else Checkpoints(options.root)
         self.stopping = Event()
         """Once set, the running job ends after its present step."""
@@ -159,7 +175,7 @@ class Session:
         """Train, and say how it goes: progress now and then, and a last report that is ``done``."""
         CURRENT.set(job)
         REQUIRED.set(self.options.required)
-        pending = _Pending(job.ask, job.start, perf_counter())
+        self._pending = pending = _Pending(job.ask, job.start, perf_counter())
         try:
             yield from self._train(job, pending)
         except (Exception, SystemExit) as error:
@@ -185,7 +201,7 @@ class Session:
         try:
             while pending.step < job.until:
                 try:
-                    state, metrics = self.task.step(state, config)
+                    state, metrics = self._step(state, config, pending)
                 except EndedError:
                     if not pending.step:
                         raise  # there is nothing to tell
@@ -216,12 +232,33 @@ class Session:
         ended = ended or (not job.final and self._over(state))
         complete = ended or pending.step >= job.until
         if complete and (ended or job.final):
-            self._finish(state, pending)
+            self._finish(state, pending, saved, ended)
         elif self._lasts(state):
             self._keep_warm(job.trial, pending.step, state)
         else:
             self._close(state)
         yield pending.report(saved, done=True, failure=None if complete else INTERRUPTED, ended=ended)
+
+    def _step(self, state: Any, config: dict[str, Any], pending: _Pending) -> tuple[Any, Any]:
+        """One step of training."""
+        pending.training = True
+        try:
+            return self.task.step(state, config)
+        finally:
+            with self._lock:
+                pending.training = False
+
+    def _report_meanwhile(self) -> None:
+        """In a thread of its own: report steps that were trained while the next one takes its time."""
+        assert self._send is not None
+        while True:
+            sleep(max(_LEAST, self.options.report_seconds))
+            with self._lock:
+                pending = self._pending
+                if pending is None or not pending.training or not pending.rows:
+                    continue
+                if perf_counter() - pending.since >= self.options.report_seconds:
+                    self._send(pending.report())
 
     def _offered(self, trial: int, state: Any) -> Saved | None:
         """A state that the training code has saved by itself, as a checkpoint."""
@@ -250,11 +287,13 @@ class Session:
         notes = getattr(self.task, "notes", None)
         return {} if notes is None else dict(notes(state))
 
-    def _finish(self, state: Any, pending: _Pending) -> None:
+    def _finish(self, state: Any, pending: _Pending, saved: Saved | None, ended: bool) -> None:
         """The trial has come to its end: let its code do what it does after its last step, and give the state up."""
         try:
             finish = getattr(self.task, "finish", None)
             if finish is not None:
+                if self._send is not None:
+                    self._send(replace(copy(pending).report(saved, done=True, ended=ended), ahead=True))
                 finish(state)
             pending.notes |= self._notes(state)
             self._close(state)
