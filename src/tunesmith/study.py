@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -67,6 +68,8 @@ from tunesmith.trials import Checkpoint, Trial, Trials
 
 ONE_BY_ONE = 8  #: up to so many asks are written one by one, which other writers can't undo
 RUNNERS_UP = 8  #: where configurations are repeated, so many of the next ones keep their checkpoints
+
+log = logging.getLogger("tunesmith")
 
 
 class Job(NamedTuple):
@@ -771,13 +774,14 @@ class Study:
 
     def needed(self) -> set[tuple[int, int]]:
         """The states, as (trial, step), that may still be needed: by a job that is out or may be asked; the best
-        trial's, with that of the next one in case it does not stay the best; and those of the front. Where the value
-        that counts is not the last one, also the state of its step.
+        trial's, with that of the next one in case it does not stay the best; and those of the front. Where the best
+        value counts, also the states of its steps, those of trials in training among them.
         """
         with self._lock:
             trials, incumbents = self.trials, self._incumbents(self._fold)
             needed = self._log.decider.keep()
-            needed |= {(trial.id, trial.step) for trial in (*trials.running.values(), *trials.waiting)}
+            training = [*trials.running.values(), *trials.waiting]
+            needed |= {(trial.id, trial.step) for trial in training}
             ranked = list(incumbents.ranked())
             rest = [trial for trial in ranked if (trial.id, trial.step) not in needed]  # they change no more
             few = RUNNERS_UP if trials.repeated else 1  # a repeat may make the best one fall behind several
@@ -786,7 +790,8 @@ class Study:
                 # those whose values change no more come back when one that is in training gets worse again
                 best += [*incumbents.front(), *incumbents.front(among=set(rest))]
             needed |= {(trial.id, trial.step) for trial in best}
-            return needed | {(trial.id, step) for trial in best if (step := self._best_step(trial)) is not None}
+            steps = ((trial.id, self._best_step(trial)) for trial in (*best, *training))
+            return needed | {(trial, step) for trial, step in steps if step is not None}
 
     def keep(self) -> set[tuple[int, int]]:
         """The checkpoints, as (trial, step), that must stay: of the states that may still be needed, whether the log
@@ -825,11 +830,19 @@ class Study:
             step: the state at this step. By default the newest one, or where the first goal counts its best value, the
                 newest up to that step.
 
+        A warning says where there is no state of the step with the best value.
+
         Raises:
             StudyError: there is no such trial, or no state of it was saved.
             CheckpointError: the state can't be read.
         """
         saved = self.checkpoint(trial, step=step)
+        best = self._best_step(self.trials[saved.trial]) if step is None else None
+        if best not in (None, saved.step):
+            log.warning(
+                "trial %d has its best value at step %d, and no state of it: this one is of step %d",
+                saved.trial, best, saved.step,
+            )  # fmt: skip
         root = self._checkpoints if self._checkpoints is not None else self.use_checkpoints()
         return of_user(Checkpoints(root).load(saved.where, saved.digest))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from tunesmith.execution.base import (
     current_job,
 )
 from tunesmith.metrics import without_texts
+from tunesmith.records import Goal
 from tunesmith.rng import stream
 from tunesmith.space import Config, Scalar, Space, SpaceError
 from tunesmith.trials import open_ended
@@ -57,6 +58,7 @@ class Options:
         checkpoint_seconds: in a long job a checkpoint is written that often; at a job's end always. Saving takes a
             twentieth of the time at most, by what the last save has taken.
         checkpoint_steps: the same in steps; instead of ``checkpoint_seconds`` where it is given.
+        best: the goal whose best value is that of a trial: the state of a step that is the best one so far is saved.
         report_seconds: in a long job progress is reported that often.
         target: a step that reaches it ends the job; the study decides what becomes of the rest.
         space: has the values of options that training code gets instead of their names; None where no option has one.
@@ -67,6 +69,7 @@ class Options:
     warm: int = 2
     checkpoint_seconds: float = 60.0
     checkpoint_steps: int | None = None
+    best: Goal | None = None
     report_seconds: float = 0.25
     target: Target | None = None
     space: Space | None = None
@@ -126,6 +129,8 @@ class _Pending:
     rows: list[dict[str, float]] = field(default_factory=list)
     notes: dict[str, Scalar] = field(default_factory=dict)
     warning: str = ""
+    best: float = math.inf
+    """The least loss of a step of this job."""
     training: bool = False
     """The next step is being trained, so that another thread may report those before."""
 
@@ -213,11 +218,12 @@ class Session:
                     self._close(state)
                     yield pending.report(done=True)  # the study will fail the trial for it
                     return
+                better = self._is_better(row, pending)
                 enough = options.target is not None and options.target.reached_by_step(row.get)
                 if enough or self.stopping.is_set() or pending.step == job.until:
                     break
                 saved = self._offered(job.trial, state)
-                if saved is None and pace.due(pending.step):
+                if saved is None and (better or pace.due(pending.step)):
                     saved = self._save(job.trial, pending.step, state, pace)
                 due = perf_counter() - pending.since >= options.report_seconds
                 endless = pending.step == ENDLESS and open_ended(job.until)
@@ -229,7 +235,7 @@ class Session:
         except BaseException:
             self._close(state)
             raise
-        ended = ended or (not job.final and self._over(state))
+        ended = ended or ((not job.final or pending.step < job.until) and self._over(state))
         complete = ended or pending.step >= job.until
         if complete and (ended or job.final):
             self._finish(state, pending, saved, ended)
@@ -275,6 +281,15 @@ class Session:
         """Whether another job can train this state further."""
         lasts = getattr(self.task, "lasts", None)
         return lasts is None or bool(lasts(state))
+
+    def _is_better(self, row: Mapping[str, float], pending: _Pending) -> bool:
+        """Whether a step is the best one of the job so far, where it is the best one that counts."""
+        goal = self.options.best
+        if goal is None:
+            return False
+        loss, best = goal.loss(row[goal.metric]), pending.best
+        pending.best = min(loss, best)
+        return loss < best
 
     def _row(self, metrics: Any, once: dict[str, float | None], state: Any, pending: _Pending) -> dict[str, float]:
         """The numbers of a step; texts among them are notes."""
