@@ -57,6 +57,21 @@ def folder_of(store: Path, study: str) -> Path:
     return folder
 
 
+REPORTED = "tunesmith.step"  #: key of the step in the state of a function that reports
+
+
+def reported(step: int, state: Tree) -> Tree:
+    """The tree that is saved of a function that reports: it must know the step when it goes on."""
+    return {REPORTED: step, "state": state}
+
+
+def of_user(tree: Tree | Path) -> Tree | Path:
+    """What training code gave as its state, of the tree that was saved of it."""
+    if isinstance(tree, dict) and tree.keys() == {REPORTED, "state"}:
+        return tree["state"]
+    return tree
+
+
 class CheckpointError(TunesmithError):
     """A checkpoint is missing or damaged, or cannot be written."""
 
@@ -137,7 +152,7 @@ class Checkpoints:
         except CheckpointError:
             raise
         except FileNotFoundError as error:
-            message = f"the checkpoint {path} is missing (was the directory moved, or cleaned up?)"
+            message = f"the checkpoint {path} is missing (nobody needed it any more, or it was moved or cleaned up)"
             raise CheckpointError(message) from error
         except ImportError as error:
             raise CheckpointError(f"the checkpoint {path} needs {error.name}, which is not installed") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,7 +16,7 @@ from weakref import finalize
 import numpy as np
 
 from tunesmith import samplers, schedulers, temporary
-from tunesmith.checkpoints import Checkpoints, folder_of
+from tunesmith.checkpoints import Checkpoints, folder_of, of_user
 from tunesmith.costs import Budget, check_budget
 from tunesmith.decide import Decided, Decider
 from tunesmith.definition import (
@@ -67,6 +68,8 @@ from tunesmith.trials import Checkpoint, Trial, Trials
 
 ONE_BY_ONE = 8  #: up to so many asks are written one by one, which other writers can't undo
 RUNNERS_UP = 8  #: where configurations are repeated, so many of the next ones keep their checkpoints
+
+log = logging.getLogger("tunesmith")
 
 
 class Job(NamedTuple):
@@ -584,7 +587,8 @@ class Study:
                 was removed and comes back has the values that the trials had.
             sampler: the sampler from now on.
             scheduler: the scheduler from now on, for instance with more steps: trials that have come to the end of the
-                old one then go on.
+                old one then go on, from their state where it is among those that ``keep()`` names before the change;
+                the others begin again at step 0.
             fill: the value that each parameter which is new had in all trials so far.
 
         Raises:
@@ -770,13 +774,14 @@ class Study:
 
     def needed(self) -> set[tuple[int, int]]:
         """The states, as (trial, step), that may still be needed: by a job that is out or may be asked; the best
-        trial's, with that of the next one in case it does not stay the best; and those of the front. Where the value
-        that counts is not the last one, also the state of its step.
+        trial's, with that of the next one in case it does not stay the best; and those of the front. Where the best
+        value counts, also the states of its steps, those of trials in training among them.
         """
         with self._lock:
             trials, incumbents = self.trials, self._incumbents(self._fold)
             needed = self._log.decider.keep()
-            needed |= {(trial.id, trial.step) for trial in (*trials.running.values(), *trials.waiting)}
+            training = [*trials.running.values(), *trials.waiting]
+            needed |= {(trial.id, trial.step) for trial in training}
             ranked = list(incumbents.ranked())
             rest = [trial for trial in ranked if (trial.id, trial.step) not in needed]  # they change no more
             few = RUNNERS_UP if trials.repeated else 1  # a repeat may make the best one fall behind several
@@ -785,7 +790,8 @@ class Study:
                 # those whose values change no more come back when one that is in training gets worse again
                 best += [*incumbents.front(), *incumbents.front(among=set(rest))]
             needed |= {(trial.id, trial.step) for trial in best}
-            return needed | {(trial.id, step) for trial in best if (step := self._best_step(trial)) is not None}
+            steps = ((trial.id, self._best_step(trial)) for trial in (*best, *training))
+            return needed | {(trial, step) for trial, step in steps if step is not None}
 
     def keep(self) -> set[tuple[int, int]]:
         """The checkpoints, as (trial, step), that must stay: of the states that may still be needed, whether the log
@@ -817,20 +823,28 @@ class Study:
             return self._checkpoints
 
     def load(self, trial: Trial | int | None = None, *, step: int | None = None) -> Any:
-        """The state of a trial as its training code has saved it; of code that writes files the directory with them.
+        """The state of a trial as its training code gave it; of code that writes files the directory with them.
 
         Args:
             trial: a trial or its number; by default the best one.
             step: the state at this step. By default the newest one, or where the first goal counts its best value, the
                 newest up to that step.
 
+        A warning says where there is no state of the step with the best value.
+
         Raises:
             StudyError: there is no such trial, or no state of it was saved.
             CheckpointError: the state can't be read.
         """
         saved = self.checkpoint(trial, step=step)
+        best = self._best_step(self.trials[saved.trial]) if step is None else None
+        if best not in (None, saved.step):
+            log.warning(
+                "trial %d has its best value at step %d, and no state of it: this one is of step %d",
+                saved.trial, best, saved.step,
+            )  # fmt: skip
         root = self._checkpoints if self._checkpoints is not None else self.use_checkpoints()
-        return Checkpoints(root).load(saved.where, saved.digest)
+        return of_user(Checkpoints(root).load(saved.where, saved.digest))
 
     def checkpoint(self, trial: Trial | int | None = None, *, step: int | None = None) -> Checkpoint:
         """Where the state of a trial stands, relative to ``use_checkpoints()``; the arguments are those of ``load``."""

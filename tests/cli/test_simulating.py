@@ -50,7 +50,7 @@ def test_as_it_was(call: Any, finished: Path) -> None:
     found = json.loads(call("simulate", finished, "--json").out)
     assert found["study"] == {
         "name": "study", "metric": "loss", "best": 1.25, "trials": 4, "steps": 16, "worker_seconds": 144000.0,
-        "longest": 4, "short": 0, "left_out": 0,
+        "longest": 4, "ended": 0, "short": 0, "left_out": 0,
     }  # fmt: skip
     assert found["sampler"] is None
     assert found["simulations"] == [
@@ -117,9 +117,32 @@ def test_curves_that_were_stopped_early_are_named(call: Any, tmp_path: Path) -> 
     store = made(tmp_path / "halving.db", SuccessiveHalving(4, eta=2, rounds=1))
     found = call("simulate", store, "--scheduler", "Full(steps=4)")
     assert "3 of the 4 recorded trials end before step 4: they were stopped early" in found.out
-    assert "continued: jobs whose own curve ends earlier" in found.out
+    assert "continued: jobs whose own curve stops earlier" in found.out
     (row,) = rows(call("simulate", store, "--scheduler", "Full(steps=4)", "--json"))
     assert row["kinds"] == {"exact": 1, "neighbour": 0, "continued": 3}
+
+
+def test_trainings_that_ended_by_themselves_are_named_as_such(call: Any, tmp_path: Path) -> None:
+    """They were neither stopped nor do they go on, whatever the scheduler."""
+    store = tmp_path / "ended.db"
+    with ts.Study(SPACE, ts.Goal("loss"), ts.samplers.QMC(), Full(9), store, trials=6) as study:
+        while job := study.ask():
+            if job.trial == 5:
+                study.fail(job)
+                continue
+            ends = 9 if job.trial == 0 else 2 + job.trial
+            study.tell(
+                job, {"loss": [1.0 / step for step in range(1, ends + 1)]}, step=ends, seconds=ends, ended=ends < 9
+            )
+    found = call("simulate", store, "--scheduler", "Full(steps=9)", "--scheduler", "ASHA(max_steps=9)")
+    assert "4 of the 6 recorded trials have come to their end before step 9 by themselves, as they do here" in found.out
+    assert "1 of the 6 recorded trials end before step 9: they were stopped early, have failed" in found.out
+    assert "continued" not in found.out
+    full, asha = rows(
+        call("simulate", store, "--scheduler", "Full(steps=9)", "--scheduler", "ASHA(max_steps=9)", "--json")
+    )
+    assert full["steps"] == 9 + 3 + 4 + 5 + 6 + 1 and full["kinds"] == {"exact": 6, "neighbour": 0, "continued": 0}
+    assert asha["kinds"]["continued"] == 0 and asha["steps"] < full["steps"]
 
 
 def test_constraints_hold_for_the_best(call: Any, tmp_path: Path) -> None:

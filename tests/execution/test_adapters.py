@@ -8,11 +8,14 @@ import re
 import threading
 import time
 from contextlib import suppress
+from dataclasses import astuple
 
 import pytest
 import training_code as code
 from jobs import checkpoint, job
 
+from tunesmith import Checkpoint
+from tunesmith.checkpoints import Checkpoints
 from tunesmith.execution import Session, Stopped, as_task, current_job
 
 
@@ -70,13 +73,54 @@ def test_damaged_and_missing_checkpoints_fall_back(form, session, tmp_path):
     assert report.warning.count("is missing") == 3
 
 
-@pytest.mark.parametrize("train", [code.forgetful, code.value, lambda config: 1.0])
-def test_code_that_saves_nothing_says_how_it_could(train, session):
+@pytest.mark.parametrize("train", [*code.FORGETFUL.values(), code.value, lambda config: 1.0])
+def test_code_that_saves_nothing_begins_again(train, session):
+    """At step 0, wherever its trial stood; a copy of another trial can't, and says what the code must do."""
     first = session(train)
     assert last(first.run(job(0, 0, 1))).saved is None
-    error = failure(session(train).run(job(0, 1, 2)))
+    report = last(session(train).run(job(0, 1, 2)))
+    assert (report.start, len(next(iter(report.metrics.values())))) == (0, 1 if report.ended else 2)
+    report = last(session(train).run(job(7, 4, 5)._replace(parent=0, forked=0)))
+    assert report.start == 0
+
+    error = failure(session(train).run(job(7, 1, 2)._replace(parent=0, forked=1)))
     assert (error.kind, error.fatal) == ("raised", True)
+    assert error.error.startswith("trial 7 is a copy of trial 0 and should go on from its state at step 1, but")
     assert "saves no state: let a generator yield (metrics, state)" in error.error
+
+
+def test_states_that_the_code_can_not_take_back(session):
+    """A trial of its own begins again; a copy can't."""
+
+    def train(config):  # without state=None
+        while True:
+            yield {"x": 1.0}, {"x": 1.0}
+
+    saved = checkpoint(0, last(session(train).run(job(0, 0, 3))))
+    report = last(session(train).run(job(0, 3, 5, [saved])))
+    assert (report.start, report.metrics["x"]) == (0, [1.0] * 5)
+    assert report.warning.startswith("trial 0 begins again at step 0: ")
+    assert "give it a parameter `state=None`" in report.warning
+    error = failure(session(train).run(job(7, 3, 5, [saved])._replace(parent=0, forked=3)))
+    assert error.fatal and "give it a parameter `state=None`" in error.error
+
+
+def test_training_code_is_told_where_it_really_begins(session, tmp_path):
+    def train(config, state=None):
+        while True:
+            yield {"x": current_job().start}, {"x": 1.0}
+
+    saved = checkpoint(0, last(session(train).run(job(0, 0, 3))))
+    report = last(session(train).run(job(0, 5, 6, [saved])))
+    assert (report.start, report.metrics["x"]) == (3, [3.0, 3.0, 3.0])
+    (tmp_path / "states" / saved.where).unlink()
+    assert last(session(train).run(job(0, 5, 6, [saved]))).metrics["x"] == [0.0] * 6
+
+
+def test_states_that_earlier_versions_have_saved_of_functions(session, tmp_path):
+    old = Checkpoints(tmp_path / "states").save(0, 3, {"step": 3, "state": {"x": 3}})
+    report = last(session(code.RESUMABLE["reporting function"]).run(job(0, 3, 5, [Checkpoint(0, *astuple(old)[:3])])))
+    assert (report.start, report.metrics["x"]) == (3, [4, 5])
 
 
 def test_a_value_is_one_step(session):
@@ -395,7 +439,8 @@ def test_failures_say_where_and_free_the_warm_state(session):
     assert report.failure.error.count("Traceback") == 1
     assert "in helper" in report.failure.error
     assert "session.py" not in report.failure.error
-    assert failure(made.run(job(0, 1, 2))).error.startswith("trial 0 should go on")
+    *_, report = made.run(job(0, 1, 2))
+    assert (report.start, report.metrics) == (0, {"x": [1]})  # anew
 
     class OutOfMemoryError(RuntimeError):
         pass

@@ -84,13 +84,32 @@ def test_more_output_than_asked_for_is_passed_over(session):
     assert report.saved is None  # it wrote nothing to $TUNESMITH_SAVE
 
 
-def test_a_command_that_saved_nothing_is_not_continued(session):
+OBEDIENT = """
+import json, os
+for step in range(int(os.environ["TUNESMITH_START"]), int(os.environ["TUNESMITH_UNTIL"])):
+    print(json.dumps({"x": step + 1}), flush=True)
+"""
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_command_that_saved_nothing_begins_again(again, session):
+    """When it has exited with its job, also in the session that has done this."""
+    made = session(python(OBEDIENT))
+    *_, report = made.run(job(0, 0, 2))
+    assert report.metrics == {"x": [1, 2]}
+    made = session(python(OBEDIENT)) if again else made
+    *_, report = made.run(job(0, 2, 4))
+    assert (report.start, report.metrics, report.failure) == (0, {"x": [1, 2, 3, 4]}, None)
+    *_, fork = made.run(job(7, 2, 4)._replace(parent=0, forked=2))
+    assert "let a command write to $TUNESMITH_SAVE" in fork.failure.error
+
+
+def test_a_command_that_comes_to_its_end_with_a_job_and_saves_nothing(session):
+    """Begun again for the next one, it shows that it has ended."""
     made = session(python("print('{\"x\": 1}')"))
     list(made.run(job(0, 0, 1)))
-    *_, warm = made.run(job(0, 1, 2))
-    assert "wrote nothing to $TUNESMITH_SAVE at step 1" in warm.failure.error
-    *_, cold = made.run(job(0, 1, 2))
-    assert "let a command write to $TUNESMITH_SAVE" in cold.failure.error
+    *_, report = made.run(job(0, 1, 2))
+    assert (report.start, report.metrics, report.ended) == (0, {"x": [1]}, True)
 
 
 def test_a_stopped_command_is_killed_and_leaves_nothing(session, tmp_path, monkeypatch):

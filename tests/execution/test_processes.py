@@ -17,6 +17,7 @@ from jobs import checkpoint, job
 import tunesmith as ts
 from tunesmith.execution import ExecutionError, Inline, Options, Processes, as_task
 from tunesmith.execution.devices import cores
+from tunesmith.replay import replay
 
 
 @pytest.fixture
@@ -377,3 +378,25 @@ def test_jobs_that_end_badly_use_up_a_budget(tmp_path):
     assert 3 <= study.trials.seconds < 30
     assert len(study.trials) <= 4
     assert all(trial.seconds >= 1 for trial in study.trials)
+
+
+@pytest.mark.parametrize("how", ["exit", "hang"])
+@pytest.mark.parametrize("steps", [3, 4])
+def test_what_was_reported_before_a_bad_end_counts(steps, how, executor):
+    """Of four steps: three, and then none for long; or all, and the code goes on after them."""
+    made = executor(code.reports_and_then_ends_badly, workers=1, time_limit=3)
+    made.submit(job(0, 0, 4, steps=steps, how=how)._replace(final=True))
+    reports = collect(made)
+    assert [x for report in reports for x in report.metrics.get("x", ())] == [1, 2, 3, 4][:steps]
+    assert (reports[-1].failure is None) == (steps == 4)
+    assert ("trial 0 is complete, but after its last step" in reports[-1].warning) == (steps == 4)
+    assert sum(report.seconds for report in reports) >= (3 if how == "hang" else 1)
+
+
+def test_a_study_of_trainings_that_end_badly_after_their_last_step(tmp_path):
+    study = ts.tune(
+        code.reports_and_then_ends_badly, {"how": "exit", "steps": 4, "a": ts.Float(0, 1)}, minimise="x", workers=2,
+        steps=4, trials=3, store=tmp_path / "s.db",
+    )  # fmt: skip
+    assert [(trial.status, trial.step) for trial in study.trials] == [("complete", 4)] * 3
+    assert replay(study) == []

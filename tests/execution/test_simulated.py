@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import tunesmith as ts
-from tunesmith.execution import Curve, Recorded, Simulated, drive, simulate
+from tunesmith.execution import Curve, Inline, Options, Played, Recorded, Simulated, as_task, drive, simulate
 from tunesmith.records import Asked, Failed, Told
 from tunesmith.schedulers import ASHA, PBT, Full, Hyperband, Median, Race, SuccessiveHalving
 from tunesmith.space import Fidelity
@@ -296,6 +296,23 @@ def test_incumbents_to_be_maximised_that_keep_the_constraints() -> None:
     assert found.best == 4.0 and found.time_to(2.0) == 2.0 and found.time_to(4.5) is None
 
 
+@pytest.mark.parametrize(
+    ("scope", "best"),
+    [("last", [4.0, 1.0]), ("best", [4.0, 1.0]), ("last-2-avg", [4.0, 2.5]), ("last-9-avg", [4.0, 2.5])],
+)
+@pytest.mark.parametrize("scheduler", [Full(4), Median(4), Median(4, every=2)])
+def test_incumbents_by_the_scope_of_the_goal(scope: str, best: list[float], scheduler: Any) -> None:
+    """Whatever jobs the steps were made of."""
+    values = [4.0, 1.0, 9.0, 4.0]
+
+    def curves(job: ts.Job) -> Any:
+        return {"loss": values[job.start : job.until]}, float(len(steps(job)))
+
+    study = queue([1.0], scheduler, goals=ts.Goal("loss", scope=scope))
+    found = simulate(study, curves)
+    assert [incumbent.value for incumbent in found.incumbents] == best
+
+
 def test_without_a_result_there_is_no_incumbent() -> None:
     found = simulate(queue([1.0]), lambda job: ({"loss": [math.nan]}, 1.0))
     assert found.incumbents == () and found.best is None and found.time_to(1e9) is None
@@ -504,6 +521,83 @@ def test_what_failed_fails_again_at_the_same_step() -> None:
     found = simulate(again, recorded, trials=3)
     assert [(trial.status, trial.step) for trial in again.trials] == [("failed", 2), ("failed", 0), ("complete", 4)]
     assert found.seconds == 12.0 + 0.0 + 4.0 and found.kinds == {"exact": 3} and found.failed == 2
+
+
+ENDS = {20.0: 2, 4.0: 4, 30.0: 5, 1.0: 7, 5.0: 8, 2.0: 99, 3.0: 6, 40.0: 99}  #: by x, when a training ends by itself
+
+
+def ending(config: dict[str, Any]) -> Any:
+    x = config["x"]
+    for step in range(1, ENDS[x] + 1):
+        yield {"loss": x / step}
+
+
+def live(scheduler: Any) -> ts.Study:
+    """These trainings, carried out."""
+    study = queue(list(ENDS), scheduler)
+    assert drive(study, Inline(as_task(ending), Options(("loss",), report_seconds=1e9, warm=99))) == "done"
+    return study
+
+
+@pytest.mark.parametrize(
+    "scheduler", [Full(9), Full(6), ASHA(9), ASHA(9, stopping=True), Hyperband(9), Median(9, every=3, min_trials=1)]
+)
+def test_what_ended_by_itself_ends_again(scheduler: Any) -> None:
+    """The simulation of any scheduler with recorded trainings that have ended is what it would have been."""
+    recorded = Recorded.of(live(Full(9)))
+    assert [len(curve.seconds) for curve in recorded.curves] == [min(end, 9) for end in ENDS.values()]
+    assert [curve.ended for curve in recorded.curves] == [end < 9 for end in ENDS.values()]
+    again = ts.Study(SPACE, LOSS, recorded.sampler(), scheduler, trials=len(ENDS))
+    found = simulate(again, recorded)
+    lived = live(scheduler)
+    assert [(t.step, t.status, t.ended, t.values("loss")) for t in again.trials] == [
+        (t.step, t.status, t.ended, t.values("loss")) for t in lived.trials
+    ]
+    assert again.best is not None and lived.best is not None and again.best.id == lived.best.id
+    assert found.kinds == {"exact": found.jobs} and ts.replay(again) == []
+
+
+def test_a_neighbour_that_ended_ends_too() -> None:
+    ended, long = Curve({"x": 10.0}, {"loss": [5.0, 4.0]}, [1.0, 1.0], ended=True), flat({"x": 90.0}, 1.0, 6)
+    recorded = Recorded(SPACE, [ended, long])
+    assert recorded(job({"x": 12.0}, 0, 6)) == ({"loss": [5.0, 4.0]}, [1.0, 1.0], "neighbour", True)
+    assert recorded(job({"x": 10.0}, 1, 6)) == ({"loss": [4.0]}, [1.0], "exact", True)
+    assert recorded(job({"x": 10.0}, 0, 1)) == ({"loss": [5.0]}, [1.0], "exact", False)
+    assert recorded(job({"x": 10.0}, 2, 6)) == ({"loss": []}, [], "exact", True)
+
+
+def test_a_curve_that_goes_on_like_one_that_ended_ends_with_it() -> None:
+    recorded = Recorded(
+        SPACE, [flat({"x": 10.0}, 2.0, 2), Curve({"x": 20.0}, {"loss": [3.0, 2.0, 1.0]}, [1.0] * 3, ended=True)]
+    )
+    played = recorded(job({"x": 10.0}, 0, 6))
+    assert (played.kind, played.ended, len(played.seconds)) == ("continued", True, 3)
+
+
+def test_own_curves_may_end() -> None:
+    """Also at once, where a job begins at the end: it costs its overhead alone."""
+
+    def curves(job: ts.Job) -> Played:
+        values = [job.config["x"] / step for step in steps(job) if step <= 3]
+        return Played({"loss": values}, float(len(values)), ended=job.until > 3)
+
+    study = queue([1.0, 2.0, 3.0], SuccessiveHalving(9, size=3, rounds=1))
+    found = simulate(study, curves, overhead=0.5)
+    assert [(trial.step, trial.ended) for trial in study.trials] == [(3, True), (1, False), (1, False)]
+    assert found.seconds == 3 * 1.5 + 2.5 + 0.5 and found.outcome == "done" and found.best == 1.0 / 3
+    study = queue([1.0, 2.0, 3.0], SuccessiveHalving(9, eta=3, min_steps=3, size=3, rounds=1))
+    found = simulate(study, curves, overhead=0.5)
+    assert [(trial.step, trial.ended, trial.status) for trial in study.trials] == [
+        (3, True, "complete"), (3, False, "paused"), (3, False, "paused"),
+    ]  # fmt: skip
+    assert found.seconds == 3 * 3.5 + 0.5 and found.jobs == 4 and found.steps == 9
+    assert ts.replay(study) == [] and study.trials[0].seconds == 4.0
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_no_curve_is_longer_than_its_job(ended: bool) -> None:
+    with pytest.raises(ValueError, match="trial 0 has 4 values for the 3 steps from 1 to 3"):
+        simulate(queue([1.0], Full(3)), lambda job: Played({"loss": [1.0] * 4}, 1.0, ended=ended))
 
 
 def test_what_was_added_has_no_curve() -> None:

@@ -109,9 +109,50 @@ def value(config):
     return config["lr"]
 
 
+# -- what saves nothing: x is lr times the step ----------------------------------------------------------------------
+
+
 def forgetful(config):
+    step = 0
     while True:
-        yield {"x": config["lr"]}
+        step += 1
+        yield {"x": config["lr"] * step}
+
+
+def forgetful_function(trial):
+    while True:
+        trial.report({"x": trial.config["lr"] * (trial.step + 1)})
+
+
+def forgetful_to_its_end(trial):
+    for step in range(1, 8):
+        trial.report({"x": trial.config["lr"] * step})
+
+
+class Forgetful:
+    def setup(self, config):
+        self.lr, self.steps = config["lr"], 0
+
+    def step(self):
+        self.steps += 1
+        return {"x": self.lr * self.steps}
+
+
+FORGETFUL_SCRIPT = """
+import json, os, sys
+start, until = int(os.environ["TUNESMITH_START"]), os.environ.get("TUNESMITH_UNTIL", "1000")
+for step in range(start + 1, (int(until) if sys.argv[2] == "obeys" else 40) + 1):
+    print(json.dumps({"x": float(sys.argv[1]) * step}), flush=True)
+"""
+
+FORGETFUL = {
+    "generator": forgetful,
+    "reporting function": forgetful_function,
+    "function that ends": forgetful_to_its_end,
+    "class": Forgetful,
+    "command that obeys": Command([sys.executable, "-ISc", FORGETFUL_SCRIPT, "{lr}", "obeys"]),
+    "command that goes on": Command([sys.executable, "-ISc", FORGETFUL_SCRIPT, "{lr}", "goes on"]),
+}
 
 
 # -- with worker processes: each ends badly once a trial, at the first time it comes there ------------------------
@@ -169,4 +210,14 @@ def ends_badly_after_a_while(config):
         os._exit(3)
     if config["how"] == "raise":
         raise RuntimeError("something is wrong")
+    time.sleep(3600)
+
+
+def reports_and_then_ends_badly(trial):
+    """Steps one right after the other, then a long while, and an end without a word."""
+    for step in range(trial.config["steps"]):
+        trial.report({"x": float(step + 1)})
+    time.sleep(1)
+    if trial.config["how"] == "exit":
+        os._exit(3)
     time.sleep(3600)

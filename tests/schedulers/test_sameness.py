@@ -101,8 +101,10 @@ FATES = {"calm": (0.0, 0), "lost jobs": (0.3, 0), "failures": (0.0, 25), "both":
 class Workers:
     """Workers that train, vanish, come and go; the training is that of the studies which chaos breaks."""
 
-    def __init__(self, study: Study, workers: int, lost: float, diverges: int, seed: int) -> None:
-        self.study, self.workers, self.lost, self.diverges = study, workers, lost, diverges
+    def __init__(
+        self, study: Study, workers: int, lost: float, diverges: int, seed: int, *, forgets: bool = False
+    ) -> None:
+        self.study, self.workers, self.lost, self.diverges, self.forgets = study, workers, lost, diverges, forgets
         self.rng = np.random.default_rng([workers, seed])
         self.states: dict[tuple[int, int], int] = {}
 
@@ -120,7 +122,10 @@ class Workers:
             self.train(out.pop(int(self.rng.integers(len(out)))))
 
     def train(self, job: Job) -> None:
-        """A job, from its state that is nearest to its start; or a part of it, and then the worker is gone."""
+        """A job, from its state that is nearest to its start; or a part of it, and then the worker is gone.
+
+        Workers that forget save nothing: they begin every job at step 0.
+        """
         source = next(((saved.trial, saved.step) for saved in job.sources), None)
         start = 0 if source is None else source[1]
         x = 0 if source is None else self.states[source]
@@ -135,7 +140,7 @@ class Workers:
             rows.append(measured(x))
         reached = start + len(rows)
         if rows and not (gone and self.rng.random() < 0.3):  # what it did may be told, and saved
-            without = reached < job.until and gone and self.rng.random() < 0.5
+            without = self.forgets or (reached < job.until and gone and self.rng.random() < 0.5)
             saved = None if without else Checkpoint(job.trial, reached, "where", "digest")
             metrics = {name: [row[name] for row in rows] for name in measured(0)}
             self.study.tell(job, metrics, step=reached, checkpoint=saved)
@@ -146,13 +151,20 @@ class Workers:
 
 
 def carried_out(
-    make: Make, sampler: Make, trials: int | None, workers: int, fate: str, seed: int, **more: Any
+    make: Make,
+    sampler: Make,
+    trials: int | None,
+    workers: int,
+    fate: str,
+    seed: int,
+    forgets: bool = False,
+    **more: Any,
 ) -> list[tuple[Any, ...]]:
     """What a study has come to."""
     goals = more.pop("goals", Goal("x"))
     study = Study(space("generator"), goals, sampler(), make(), seed=seed, trials=trials, **more)
     lost, diverges = FATES[fate]
-    Workers(study, workers, lost, diverges, seed).run()
+    Workers(study, workers, lost, diverges, seed, forgets=forgets).run()
     assert replay(study) == []
     return essence(study)
 
@@ -214,6 +226,26 @@ def test_several_goals_and_constraints(name: str, fate: str) -> None:
     goals = [Goal("x"), Goal("y", maximise=True)]
     sampler = LEARNING["Auto"] if name in POPULATIONS else samplers.QMC
     check_same(make, sampler, trials, fate, 8, goals=goals, constraints=Constraint("z", 7.0))
+
+
+#: schedulers that copy no weights
+PLAIN = {name: made for name, made in (BRACKETS | ALONE).items() if not name.startswith(("Chain", "asynchronous"))}
+
+
+@pytest.mark.parametrize("fate", FATES)
+@pytest.mark.parametrize("sampler", [*FIXED, *LEARNING])
+@pytest.mark.parametrize("name", PLAIN)
+def test_code_that_saves_nothing_makes_no_difference(name: str, sampler: str, fate: str) -> None:
+    """A job of it begins at step 0, wherever its trial stood: the study is the one in which it has gone on from there,
+    with as many workers as the study is the same for.
+    """
+    make, trials = PLAIN[name]
+    most = 3 if name in BRACKETS and sampler in FIXED else 1
+    for seed in range(2):
+        wanted = carried_out(make, (FIXED | LEARNING)[sampler], trials, 1, quiet(fate), seed)
+        for workers in range(1, most + 1):
+            found = carried_out(make, (FIXED | LEARNING)[sampler], trials, workers, fate, seed, forgets=True)
+            assert found == wanted, (seed, workers)
 
 
 # -- where nothing is promised, there is nothing to promise -------------------------------------------------------

@@ -40,6 +40,22 @@ def test_commands_and_vectorised_populations(task: str, tmp_path: Path) -> None:
     assert done["kill all"] == done["second driver"] == 1
 
 
+@pytest.mark.parametrize("task", sorted(_victim.FORGETFUL))
+def test_code_that_saves_nothing(task: str, tmp_path: Path) -> None:
+    plan = _victim.Plan(task, "Hyperband", "QMC", "two", 5, 2, "3 steps", 0)
+    faults = (Fault("kill all", 12, 0.02), Fault("second driver", 8, 0.0), Fault("kill", 10, 0.01))
+    done = chaos.carry_out(Schedule(0, 0, plan, faults), tmp_path)
+    assert done["kill all"] == done["second driver"] == 1
+
+
+def test_code_that_saves_nothing_is_not_drawn_with_schedulers_that_copy() -> None:
+    drawn = [chaos.draw(0, number).plan for number in range(300)]
+    assert {plan.task for plan in drawn} >= _victim.FORGETFUL
+    assert not [plan for plan in drawn if plan.task in _victim.FORGETFUL and plan.scheduler in _victim.COPYING]
+    copying = {name for name, (make, _) in _victim.SCHEDULERS.items() if make().members is not None or name == "Chain"}
+    assert copying == _victim.COPYING
+
+
 # -- the checks see what is wrong ---------------------------------------------------------------------------------
 
 PLAN = _victim.Plan("generator", "synchronous PBT", "Uniform", "one", 1, 1, "3 steps", 0, nap=0.0)

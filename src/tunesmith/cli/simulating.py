@@ -23,7 +23,7 @@ UNITS = {"hours": 3600.0, "minutes": 60.0, "seconds": 1.0}
 NOTES = {
     "exact": "jobs that played the curve that was recorded for them",
     "neighbour": "jobs of configurations that were not recorded, played by the nearest one that was",
-    "continued": "jobs whose own curve ends earlier, and goes on like that of the nearest configuration that was "
+    "continued": "jobs whose own curve stops earlier, and goes on like that of the nearest configuration that was "
     "trained further; what was stopped for its values then looks better than it is",
 }
 
@@ -96,6 +96,7 @@ def _own(study: Study) -> dict[str, Any]:
 def _about(study: Study, recorded: Recorded) -> dict[str, Any]:
     """The study that is played."""
     goal, lengths = study.goals[0], [len(curve.seconds) for curve in recorded.curves]
+    early = [curve for curve in recorded.curves if len(curve.seconds) < max(lengths)]
     best = min(float(simulated.losses(curve.metrics, goal, study.constraints).min()) for curve in recorded.curves)
     if math.isinf(best):
         raise TunesmithError(
@@ -109,7 +110,8 @@ def _about(study: Study, recorded: Recorded) -> dict[str, Any]:
         "steps": sum(lengths),
         "worker_seconds": sum(sum(curve.seconds) for curve in recorded.curves),
         "longest": max(lengths),
-        "short": sum(length < max(lengths) for length in lengths),
+        "ended": sum(curve.ended for curve in early),
+        "short": sum(not curve.ended for curve in early),
         "left_out": len(study.trials) - len(recorded.curves),
     }
 
@@ -174,6 +176,11 @@ def _print(about: dict[str, Any], sampler: str | None, rows: Sequence[dict[str, 
 def _notes(about: dict[str, Any], rows: Sequence[dict[str, Any]], unit: str, kinds: Sequence[str]) -> Iterator[str]:
     yield f"{unit} to 5%, to 1%: until a value was found that is so near to the best recorded one"
     yield from (f"{kind}: {NOTES[kind]}" for kind in kinds)
+    if about["ended"]:
+        yield (
+            f"{about['ended']} of the {about['trials']} recorded trials have come to their end before step "
+            f"{about['longest']} by themselves, as they do here"
+        )
     if about["short"]:
         yield (
             f"{about['short']} of the {about['trials']} recorded trials end before step {about['longest']}: "

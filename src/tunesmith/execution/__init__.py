@@ -11,7 +11,7 @@ from tunesmith.execution.leases import Lease
 from tunesmith.execution.processes import Processes
 from tunesmith.execution.recorded import Curve, Recorded
 from tunesmith.execution.session import Options, Session
-from tunesmith.execution.simulated import Simulated, Simulation, simulate
+from tunesmith.execution.simulated import Played, Simulated, Simulation, simulate
 from tunesmith.execution.torch_task import TorchTask
 from tunesmith.execution.tune import run, tune
 from tunesmith.execution.vectorised import Vectorised
@@ -30,6 +30,7 @@ __all__ = [
     "Lease",
     "Options",
     "Outcome",
+    "Played",
     "Processes",
     "Recorded",
     "Report",

@@ -25,7 +25,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any
 
-from tunesmith.checkpoints import Files
+from tunesmith.checkpoints import REPORTED, Files, reported
 from tunesmith.execution.base import ContinueError, EndedError, Task, current_job
 from tunesmith.reports import notes
 from tunesmith.rng import stream
@@ -314,11 +314,12 @@ class FunctionTask:
     def save(self, state: Trial) -> Any:
         """The state that was reported last, and its step."""
         tree = _evaluate(state.state)
-        return None if tree is None else {"step": state.step, "state": tree}
+        return None if tree is None else reported(state.step, tree)
 
     def load(self, tree: Any, config: Any) -> Trial:
-        """A trial that begins with the state."""
-        return self.init(config, None, tree["state"], tree["step"])
+        """A trial that begins with the state. Earlier versions have saved it under other names."""
+        step = tree[REPORTED] if REPORTED in tree else tree["step"]
+        return self.init(config, None, tree["state"], step)
 
     def finish(self, state: Trial) -> None:
         """Let the function run on from its last report."""

@@ -23,6 +23,13 @@ State = TypeVar("State")
 CURRENT: ContextVar[Job] = ContextVar("job")
 REQUIRED: ContextVar[tuple[str, ...]] = ContextVar("required", default=())
 
+ENDLESS = 1000  #: after so many reports of the first trial, a training without a limit is said to have none
+SAVES = (
+    "let a generator yield (metrics, state), give trial.report(..., state=...), a class save and load, "
+    "or let a command write to $TUNESMITH_SAVE"
+)
+"""How training code saves its state."""
+
 
 class Task(Protocol[State]):
     """Training code as the library sees it. Everything else that users write is adapted to this.
@@ -32,6 +39,7 @@ class Task(Protocol[State]):
     * ``close(state)``: the state is not needed any more;
     * ``offer(state)``: a state that was saved by the training code at a time of its own, as its step and ``Files``;
     * ``over(state)``: the training has come to its end with the step that was done last;
+    * ``lasts(state)``: another job can train this state further; without it every state can;
     * ``finish(state)``: the last step of the trial was done; what its code does after that is to be done now;
     * ``notes(state)``: texts and numbers to remember beside the metrics, by name, since it was called last;
     * ``whole``: where the space has fidelities, one step of it trains to the end of the job;
@@ -64,7 +72,7 @@ class EndedError(Exception):
 
 
 class ContinueError(TunesmithError):
-    """A trial is to go on from an earlier state, but its task saved none."""
+    """A trial is to go on from an earlier state, but its task saved none, or can't load it."""
 
 
 class CrashedError(TunesmithError):
@@ -91,7 +99,7 @@ class Report:
     ``metrics`` has one value a step for the steps ``start + 1, start + 2, ...``, which took ``seconds``; ``saved`` is a
     checkpoint of the last of them. ``done`` is set in the last report of a job, ``ended`` where the training has come
     to its end by itself, and ``failure`` where the job ended early for another reason. ``notes`` are kept with the
-    trial, ``warning`` is for people.
+    trial, ``warning`` is for people. ``ahead``: the last report, if the process should die before it can send it.
     """
 
     ask: int
@@ -104,6 +112,7 @@ class Report:
     warning: str = ""
     ended: bool = False
     notes: Mapping[str, Scalar] = field(default_factory=dict)
+    ahead: bool = False
 
 
 class Kept(NamedTuple):

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 from tunesmith import temporary
 from tunesmith.checkpoints import Files
 from tunesmith.errors import TunesmithError
-from tunesmith.execution.base import ContinueError, CrashedError, EndedError, current_job, required_metrics
+from tunesmith.execution.base import CrashedError, EndedError, current_job, required_metrics
 from tunesmith.execution.guard import Guard
 from tunesmith.trials import open_ended
 
@@ -88,7 +88,8 @@ class Command:
     study from then on; what is in it will be found in ``TUNESMITH_LOAD``.
 
     A command that saves nothing can be stopped early all the same, if it goes on beyond ``TUNESMITH_UNTIL``: it is
-    listened to from job to job, sleeps between them, and is ended when the trial is given up.
+    listened to from job to job, sleeps between them, and is ended when the trial is given up. Where it is not there any
+    more when its trial goes on, in another run for instance, it begins again at step 0.
 
     Args:
         arguments: the program and its arguments.
@@ -165,16 +166,16 @@ class Command:
         shutil.copytree(tree, program.load)
         return program
 
+    def lasts(self, state: Program) -> bool:
+        """Whether the process goes on, or has left a state. Otherwise the next job begins again at step 0."""
+        return state.streams or state.process is not None or state.load is not None
+
     def close(self, state: Program) -> None:
         """Kill the process, with all that it has started, and remove its files."""
         _kill(state)
         shutil.rmtree(state.folder, ignore_errors=True)
 
     def _start(self, state: Program, config: Mapping[str, Any]) -> None:
-        if state.step > 0 and state.load is None:
-            raise ContinueError(
-                f"the command wrote nothing to $TUNESMITH_SAVE at step {state.step}: it can't be continued"
-            )
         job = current_job()
         state.save = state.folder / f"save-{job.until}"
         state.save.mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from tunesmith.checkpoints import Checkpoints, Saved
 from tunesmith.errors import printable
-from tunesmith.execution.base import ExecutionError, Executor, Failure, Report, Target
+from tunesmith.execution.base import ENDLESS, SAVES, ExecutionError, Executor, Failure, Report, Target
 from tunesmith.execution.leases import Lease
 from tunesmith.records import RETRIED, TO_THE_END, AnyEvent
 from tunesmith.storage.base import LostError, StoreError, open_store
@@ -36,7 +36,7 @@ _PROGRESS = 0.1  # seconds between two calls of `progress`
 _SPARE = 16  # checkpoints that may be written beyond those that were kept last time, before the next sweep
 _SPARE_BYTES = 64 * 2**20  # the same in bytes
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_ENDLESS = 1000  # after so many reports of the first trial, a training without a limit is said to have none
+_RESTARTS = 3  # so many trials that begin again at step 0 are named, the others counted
 
 
 def drive(
@@ -147,6 +147,7 @@ class _Driver:
         self.retention = retention
         self.lease = lease
         self.failures = _Failures(max_failures, executor.slots)
+        self.restarts = _Restarts()
         self.progress, self.callback = progress, callback
         self.until, self.target = until, target
         self.out: dict[int, Job] = {}
@@ -203,6 +204,7 @@ class _Driver:
             self.retention.sweep({})
         self._show(0.0)
         self.failures.summary()
+        self.restarts.summary()
 
     def flush(self) -> None:
         """Have the states written that are in memory alone and may still be needed."""
@@ -240,8 +242,7 @@ class _Driver:
                 self._tell_one(report, batch)
         self.unwritten = []
         for report in reports:
-            if report.warning:
-                log.warning("%s", printable(report.warning.rstrip()))
+            self.restarts.say(self.out[report.ask], report)
             if report.done:
                 self._end_job(report)
         trials = [self.study.trials[number] for number in told]
@@ -274,7 +275,7 @@ class _Driver:
         if self._warned_endless or self.study.trials.horizon != TO_THE_END:
             return
         for trial in trials:
-            if trial.id == 0 and not trial.ended and trial.step >= _ENDLESS:
+            if trial.id == 0 and not trial.ended and trial.step >= ENDLESS:
                 self._warned_endless = True
                 log.warning(
                     "trial 0 has reported %d times and has not ended: without a limit it goes on until its code ends "
@@ -348,6 +349,35 @@ class _Driver:
         if self.progress is not None and now - self._shown >= every:
             self.progress(self.study)
             self._shown = now
+
+
+class _Restarts:
+    """Says what reports warn of, and which trials begin again at step 0 as there is no state to go on from."""
+
+    def __init__(self) -> None:
+        self.asks: set[int] = set()
+        """Jobs that were to go on from a later step and have begun at step 0."""
+        self.saves_nothing = False
+
+    def say(self, job: Job, report: Report) -> None:
+        """A report has come in."""
+        again = job.ask not in self.asks and bool(report.metrics) and report.start == 0 < job.start
+        if again:
+            self.asks.add(job.ask)
+        if report.warning and not (again and job.sources and len(self.asks) > _RESTARTS):
+            log.warning("%s", printable(report.warning.rstrip()))
+        if again and not job.sources and not self.saves_nothing:
+            self.saves_nothing = True
+            log.warning(
+                "trial %d stood at step %d and begins again at step 0: this training code saves no state, so only what "
+                "is in the memory of its worker can go on; to save states, %s", job.trial, job.start, SAVES,
+            )  # fmt: skip
+
+    def summary(self) -> None:
+        """Say how many there were, where not all were named."""
+        times = len(self.asks)
+        if times > 1:
+            log.warning("%d times a trial has begun again at step 0, as there was no state to go on from", times)
 
 
 class _Failures:

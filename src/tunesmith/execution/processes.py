@@ -32,7 +32,9 @@ _LOOK = 0.5  # a worker whose children hold its pipe open is found dead within t
 
 
 class _Worker:
-    """A process, the pipe to it, the job it has: since when, and how many seconds of it were told."""
+    """A process, the pipe to it, the job it has: since when, how many seconds of it were told, and its last report, if
+    its code runs on after the last step.
+    """
 
     def __init__(self, environment: dict[str, str], warm: int) -> None:
         ours, theirs = connection.Pipe()
@@ -52,6 +54,7 @@ class _Worker:
         self.job: Job | None = None
         self.since = monotonic()
         self.told = 0.0
+        self.last: Report | None = None
         self.ready = False
 
     def send(self, message: Any) -> None:
@@ -60,7 +63,7 @@ class _Worker:
             self.connection.send(message)
 
     def give(self, job: Job) -> None:
-        self.job, self.since, self.told = job, monotonic(), 0.0
+        self.job, self.since, self.told, self.last = job, monotonic(), 0.0, None
         self.send(job)
 
     def kill(self) -> int:
@@ -180,6 +183,9 @@ class Processes(Executor):
         if message == READY:
             worker.ready, worker.since, self._false_starts = True, monotonic(), 0
             return []
+        if message.ahead:
+            worker.last = message
+            return []
         worker.told += message.seconds
         if message.done:
             assert worker.job is not None
@@ -223,9 +229,14 @@ class Processes(Executor):
 
     def _end(self, worker: _Worker, failure: Failure) -> list[Report]:
         """Put a new worker in the place of one that was killed, and report what became of its job."""
-        job, seconds = worker.job, max(0.0, monotonic() - worker.since - worker.told)
+        job, last, seconds = worker.job, worker.last, max(0.0, monotonic() - worker.since - worker.told)
         self._replace(worker)
-        return [Report(job.ask, job.start, seconds=seconds, done=True, failure=failure)] if job is not None else []
+        if job is None:
+            return []
+        if last is not None:  # it was trained to its end
+            warning = f"trial {job.trial} is complete, but after its last step {failure.error}\n"
+            return [replace(last, seconds=seconds, warning=last.warning + warning, ahead=False)]
+        return [Report(job.ask, job.start, seconds=seconds, done=True, failure=failure)]
 
     def _replace(self, worker: _Worker) -> _Worker:
         worker.kill()

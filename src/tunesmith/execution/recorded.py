@@ -28,24 +28,28 @@ class Curve(NamedTuple):
         metrics: by name, one value a step. A last one that is not finite says that the trial failed there.
         seconds: one number a step.
         repeat: how many earlier curves have the same configuration, with other training seeds.
+        ended: the training came to its end by itself with its last step, and does so again. A job that is over at this
+            step does not know of it yet.
     """
 
     config: Config
     metrics: Mapping[str, Sequence[float]]
     seconds: Sequence[float]
     repeat: int = 0
+    ended: bool = False
 
 
 class Recorded:
     """Plays recorded curves: a function of the job, for :func:`tunesmith.execution.simulated.simulate`.
 
-    A configuration has the curve of the nearest recorded one. Where that ends, the curve of the nearest one that was
-    trained further goes on, moved to where the first has ended, but not beyond the range of what was recorded. So the
-    answer is the same whatever jobs a scheduler makes of the steps. Every job is one of these kinds:
+    A configuration has the curve of the nearest recorded one. Where that was stopped, the curve of the nearest one that
+    was trained further goes on, moved to where the first has stopped, but not beyond the range of what was recorded.
+    Where the training has come to its end by itself, it does so again. So the answer is the same whatever jobs a
+    scheduler makes of the steps. Every job is one of these kinds:
 
     * ``exact``: the configuration was recorded, and trained so far;
     * ``neighbour``: the configuration was not recorded;
-    * ``continued``: it was, but its curve ends earlier.
+    * ``continued``: it was, but its curve stops earlier.
 
     The distance of two configurations is the sum over all columns of the unit cube of: the difference of a number, 0 or
     1 for options that are the same or not, 1 where only one of the two has the parameter (as in Gower 1971, "A general
@@ -84,6 +88,7 @@ class Recorded:
         self._unordered = np.array([column.kind == "unordered" for column in space.columns], dtype=np.bool_)
         self._lengths = np.array([len(curve.seconds) for curve in self.curves])
         self._fails = [not all(math.isfinite(values[-1]) for values in curve.metrics.values()) for curve in self.curves]
+        self._ends = [curve.ended for curve in self.curves]
         self._repeats = np.array([curve.repeat for curve in self.curves])
         self._ranges = {name: _range([curve.metrics[name] for curve in self.curves]) for name in names}
 
@@ -92,7 +97,8 @@ class Recorded:
         """The trials of a study, with the metrics of its goals and constraints. Nothing is written to it.
 
         A report of several steps gives each of them an equal share of its seconds. A trial that has failed does so
-        again, in the step after its last one, which takes as long as its steps did on average. Trials without a value,
+        again, in the step after its last one, which takes as long as its steps did on average. One that has ended by
+        itself does so again. Trials without a value,
         results that were added, and configurations outside the space (since it was changed) are left out.
 
         Raises:
@@ -125,7 +131,7 @@ class Recorded:
         distances = self._distances(job)
         metrics: dict[str, list[float]] = {name: [] for name in self._ranges}
         seconds: list[float] = []
-        own, step, until = True, 0, job.until
+        own, ended, step, until = True, False, 0, job.until
         if open_ended(until):  # as long as the nearest training was
             until = int(self._lengths[self._nearest(distances, job.start, job)])
         while step < until:
@@ -136,10 +142,13 @@ class Recorded:
             seconds += curve.seconds[step:end]
             own &= end <= job.start or bool(distances[row] <= SAME)
             step = end
-            if self._fails[row] and end == self._lengths[row]:
+            over = end == self._lengths[row]
+            ended = over and end < until and self._ends[row]
+            if ended or (over and self._fails[row]):
                 break
         kind: Kind = "exact" if own else "continued" if distances.min() <= SAME else "neighbour"
-        return Played({name: played[job.start :] for name, played in metrics.items()}, seconds[job.start :], kind)
+        rest = {name: played[job.start :] for name, played in metrics.items()}
+        return Played(rest, seconds[job.start :], kind, ended)
 
     def _continued(self, name: str, played: Sequence[float], values: Sequence[float]) -> Sequence[float]:
         """What of a curve comes after what was played, moved to where that has ended."""
@@ -233,4 +242,4 @@ def _curve(trial: Trial, names: Iterable[str]) -> Curve | None:
         for values in metrics.values():
             values.append(np.nan)
         seconds.append(sum(seconds) / max(1, len(seconds)))
-    return Curve(trial.config, metrics, seconds, trial.repeat) if seconds else None
+    return Curve(trial.config, metrics, seconds, trial.repeat, trial.ended) if seconds else None

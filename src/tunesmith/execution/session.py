@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 import sys
 import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Event
-from time import perf_counter
+from threading import Event, Lock, Thread
+from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.checkpoints import CheckpointError, Checkpoints, Saved
 from tunesmith.errors import TunesmithError
 from tunesmith.execution.base import (
     CURRENT,
+    ENDLESS,
     REQUIRED,
+    SAVES,
     ContinueError,
     CrashedError,
     EndedError,
@@ -29,8 +32,10 @@ from tunesmith.execution.base import (
     current_job,
 )
 from tunesmith.metrics import without_texts
+from tunesmith.records import Goal
 from tunesmith.rng import stream
 from tunesmith.space import Config, Scalar, Space, SpaceError
+from tunesmith.trials import open_ended
 
 if TYPE_CHECKING:
     from tunesmith.study import Job
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
 INTERRUPTED = Failure("interrupted", "lost")
 _HERE = Path(__file__).parent
 _OURS = (str(_HERE), str(_HERE.parent / "checkpoints.py"), str(_HERE.parent / "trees.py"))  # frames nobody looks for
+_LEAST = 0.05  # seconds between two looks at what could be reported meanwhile
 _FRAMES = 20  # that many of the user's frames, the innermost, are in a report
 
 
@@ -52,6 +58,7 @@ class Options:
         checkpoint_seconds: in a long job a checkpoint is written that often; at a job's end always. Saving takes a
             twentieth of the time at most, by what the last save has taken.
         checkpoint_steps: the same in steps; instead of ``checkpoint_seconds`` where it is given.
+        best: the goal whose best value is that of a trial: the state of a step that is the best one so far is saved.
         report_seconds: in a long job progress is reported that often.
         target: a step that reaches it ends the job; the study decides what becomes of the rest.
         space: has the values of options that training code gets instead of their names; None where no option has one.
@@ -62,6 +69,7 @@ class Options:
     warm: int = 2
     checkpoint_seconds: float = 60.0
     checkpoint_steps: int | None = None
+    best: Goal | None = None
     report_seconds: float = 0.25
     target: Target | None = None
     space: Space | None = None
@@ -121,6 +129,10 @@ class _Pending:
     rows: list[dict[str, float]] = field(default_factory=list)
     notes: dict[str, Scalar] = field(default_factory=dict)
     warning: str = ""
+    best: float = math.inf
+    """The least loss of a step of this job."""
+    training: bool = False
+    """The next step is being trained, so that another thread may report those before."""
 
     @property
     def step(self) -> int:
@@ -142,11 +154,23 @@ class _Pending:
 
 
 class Session:
-    """Runs jobs of a task, one at a time."""
+    """Runs jobs of a task, one at a time.
 
-    def __init__(self, task: Task[Any], options: Options) -> None:
+    Args:
+        task: the training code.
+        options: how.
+        send: takes reports while training code runs, so that what it has reported is not lost with its process: those
+            of earlier steps, and the last one of a job whose code runs on. That one comes again, as the last one.
+    """
+
+    def __init__(self, task: Task[Any], options: Options, send: Callable[[Report], None] | None = None) -> None:
         self.task = task
         self.options = options
+        self._send = send
+        self._pending: _Pending | None = None
+        self._lock = Lock()
+        if send is not None:
+            Thread(target=self._report_meanwhile, daemon=True).start()
         self.checkpoints = None if options.root is None else Checkpoints(options.root)
         self.stopping = Event()
         """Once set, the running job ends after its present step."""
@@ -156,7 +180,7 @@ class Session:
         """Train, and say how it goes: progress now and then, and a last report that is ``done``."""
         CURRENT.set(job)
         REQUIRED.set(self.options.required)
-        pending = _Pending(job.ask, job.start, perf_counter())
+        self._pending = pending = _Pending(job.ask, job.start, perf_counter())
         try:
             yield from self._train(job, pending)
         except (Exception, SystemExit) as error:
@@ -182,7 +206,7 @@ class Session:
         try:
             while pending.step < job.until:
                 try:
-                    state, metrics = self.task.step(state, config)
+                    state, metrics = self._step(state, config, pending)
                 except EndedError:
                     if not pending.step:
                         raise  # there is nothing to tell
@@ -194,13 +218,16 @@ class Session:
                     self._close(state)
                     yield pending.report(done=True)  # the study will fail the trial for it
                     return
+                better = self._is_better(row, pending)
                 enough = options.target is not None and options.target.reached_by_step(row.get)
                 if enough or self.stopping.is_set() or pending.step == job.until:
                     break
                 saved = self._offered(job.trial, state)
-                if saved is None and pace.due(pending.step):
+                if saved is None and (better or pace.due(pending.step)):
                     saved = self._save(job.trial, pending.step, state, pace)
-                if saved is not None or perf_counter() - pending.since >= options.report_seconds:
+                due = perf_counter() - pending.since >= options.report_seconds
+                endless = pending.step == ENDLESS and open_ended(job.until)
+                if saved is not None or due or endless:
                     yield pending.report(saved)
                     pending.since = perf_counter()
             saved = None if pace.step == pending.step else self._save(job.trial, pending.step, state, pace)
@@ -208,13 +235,36 @@ class Session:
         except BaseException:
             self._close(state)
             raise
-        ended = ended or (not job.final and self._over(state))
+        ended = ended or ((not job.final or pending.step < job.until) and self._over(state))
         complete = ended or pending.step >= job.until
         if complete and (ended or job.final):
-            self._finish(state, pending)
-        else:
+            self._finish(state, pending, saved, ended)
+        elif self._lasts(state):
             self._keep_warm(job.trial, pending.step, state)
+        else:
+            self._close(state)
         yield pending.report(saved, done=True, failure=None if complete else INTERRUPTED, ended=ended)
+
+    def _step(self, state: Any, config: dict[str, Any], pending: _Pending) -> tuple[Any, Any]:
+        """One step of training."""
+        pending.training = True
+        try:
+            return self.task.step(state, config)
+        finally:
+            with self._lock:
+                pending.training = False
+
+    def _report_meanwhile(self) -> None:
+        """In a thread of its own: report steps that were trained while the next one takes its time."""
+        assert self._send is not None
+        while True:
+            sleep(max(_LEAST, self.options.report_seconds))
+            with self._lock:
+                pending = self._pending
+                if pending is None or not pending.training or not pending.rows:
+                    continue
+                if perf_counter() - pending.since >= self.options.report_seconds:
+                    self._send(pending.report())
 
     def _offered(self, trial: int, state: Any) -> Saved | None:
         """A state that the training code has saved by itself, as a checkpoint."""
@@ -227,6 +277,20 @@ class Session:
         over = getattr(self.task, "over", None)
         return over is not None and bool(over(state))
 
+    def _lasts(self, state: Any) -> bool:
+        """Whether another job can train this state further."""
+        lasts = getattr(self.task, "lasts", None)
+        return lasts is None or bool(lasts(state))
+
+    def _is_better(self, row: Mapping[str, float], pending: _Pending) -> bool:
+        """Whether a step is the best one of the job so far, where it is the best one that counts."""
+        goal = self.options.best
+        if goal is None:
+            return False
+        loss, best = goal.loss(row[goal.metric]), pending.best
+        pending.best = min(loss, best)
+        return loss < best
+
     def _row(self, metrics: Any, once: dict[str, float | None], state: Any, pending: _Pending) -> dict[str, float]:
         """The numbers of a step; texts among them are notes."""
         numbers, texts = without_texts(metrics, self.options.required)
@@ -238,11 +302,13 @@ class Session:
         notes = getattr(self.task, "notes", None)
         return {} if notes is None else dict(notes(state))
 
-    def _finish(self, state: Any, pending: _Pending) -> None:
+    def _finish(self, state: Any, pending: _Pending, saved: Saved | None, ended: bool) -> None:
         """The trial has come to its end: let its code do what it does after its last step, and give the state up."""
         try:
             finish = getattr(self.task, "finish", None)
             if finish is not None:
+                if self._send is not None:
+                    self._send(replace(copy(pending).report(saved, done=True, ended=ended), ahead=True))
                 finish(state)
             pending.notes |= self._notes(state)
             self._close(state)
@@ -251,27 +317,41 @@ class Session:
             pending.warning += explain(error).error + "\n"
 
     def _begin(self, job: Job, config: dict[str, Any], pending: _Pending) -> Any:
-        """The state to go on from, as near to the start of the job as there is one."""
+        """The state to go on from, as near to the start of the job as there is one: that of step 0 where there is none.
+
+        Only a fork of a trial that has saved nothing can't begin: its weights are those of the other trial.
+        """
         step, state = self._warm.pop(job.trial, (-1, None))
         if step == job.start:
             return state
         if step >= 0:
             self._close(state)
+        lost: list[str] = []
         for source in job.sources if self.checkpoints is not None else ():
+            CURRENT.set(job._replace(start=source.step))
             try:
-                tree = self.checkpoints.load(source.where, source.digest)  # type: ignore[union-attr]
+                state = self.task.load(self.checkpoints.load(source.where, source.digest), config)  # type: ignore[union-attr]
             except CheckpointError as error:
-                pending.warning += f"{error}; going on from an earlier state\n"
-                continue
-            pending.start = source.step
-            return self.task.load(tree, config)
-        if job.start > 0 and not job.sources:
+                lost.append(str(error))
+            except ContinueError as error:
+                if job.forked:
+                    raise
+                lost.append(str(error))
+                break
+            else:
+                pending.start = source.step
+                if lost:
+                    pending.warning += f"{'; '.join(lost)}; going on from an earlier state\n"
+                return state
+        if job.forked and not job.sources:
             raise ContinueError(
-                f"trial {job.trial} should go on from step {job.start}, but this training code saves no state: "
-                "let a generator yield (metrics, state), give trial.report(..., state=...), a class save and load, "
-                "or let a command write to $TUNESMITH_SAVE; then begin a new study"
+                f"trial {job.trial} is a copy of trial {job.parent} and should go on from its state at step "
+                f"{job.forked}, but this training code saves no state: {SAVES}; then begin a new study"
             )
+        if lost:
+            pending.warning += f"trial {job.trial} begins again at step 0: {'; '.join(lost)}\n"
         pending.start = 0
+        CURRENT.set(job._replace(start=0))
         return self.task.init(config, stream(job.seed, "train"))
 
     def _save(self, trial: int, step: int, state: Any, pace: Pace) -> Saved | None:

@@ -22,7 +22,7 @@ from tunesmith.execution.tune import check_end
 from tunesmith.metrics import as_series
 from tunesmith.records import Constraint, Goal
 from tunesmith.study import Batch, Job, Study
-from tunesmith.trials import open_ended
+from tunesmith.trials import open_ended, scoped
 
 Floats = NDArray[np.float64]
 Kind = Literal["exact", "neighbour", "continued"]
@@ -36,11 +36,14 @@ class Played(NamedTuple):
             constraint that is not finite ends the job, and the trial fails there; nothing needs to follow it.
         seconds: what the steps take: one number each, or one for all of them, of which each has an equal share.
         kind: how the curve is known: see :class:`tunesmith.execution.recorded.Recorded`.
+        ended: the training comes to its end by itself with the last of these values, which may be before ``until``.
+            There may be none, where it had done so before.
     """
 
     metrics: Mapping[str, Sequence[float]]
     seconds: float | Sequence[float]
     kind: Kind = "exact"
+    ended: bool = False
 
 
 Curves = Callable[[Job], Played | tuple[Mapping[str, Sequence[float]], float | Sequence[float]]]
@@ -60,6 +63,7 @@ class Run:
         begun: when a worker took the job.
         spent: [k], seconds from then until each step was done.
         ended: when the worker was free again.
+        over: the training has come to its end by itself.
     """
 
     job: Job
@@ -68,6 +72,7 @@ class Run:
     begun: float
     spent: Floats
     ended: float
+    over: bool = False
 
     @property
     def times(self) -> Floats:
@@ -134,9 +139,10 @@ class Simulated(Executor):
     def submit(self, job: Job) -> None:
         """Begin a job now."""
         played = Played(*self._curves(job))
-        metrics, count = _series(played.metrics, self._rules, job)
-        spent = self._overhead + np.cumsum(_durations(played.seconds, count, job))
-        run = Run(job, metrics, played.kind, self.clock, spent, self.clock + float(spent[-1]))
+        metrics, each, over = _series(played, self._rules, job)
+        spent = self._overhead + np.cumsum(each)
+        taken = float(spent[-1]) if len(spent) else self._overhead
+        run = Run(job, metrics, played.kind, self.clock, spent, self.clock + taken, over)
         heappush(self._out, (run.ended, job.ask, run))
 
     def wait(self, timeout: float = 0.0) -> list[Report]:
@@ -157,12 +163,12 @@ class Simulated(Executor):
         done = run.until(self.clock)
         self.runs.append(done)
         job, count = run.job, len(done.spent)
-        seconds = float(done.spent[-1]) if count else 0.0
-        whole = count == len(run.spent)
+        whole = done is run
+        seconds = float(done.spent[-1]) if count else run.ended - run.begun if whole else 0.0
         metrics = done.metrics if count else {}
         return Report(
             job.ask, job.start, metrics, seconds, done=True, failure=None if whole else INTERRUPTED,
-            ended=whole and open_ended(job.until),
+            ended=whole and run.over,
         )  # fmt: skip
 
     def interrupt(self) -> None:
@@ -195,8 +201,9 @@ class Simulation:
         worker_seconds: what all workers together were busy for.
         jobs, trials, failed, steps: so many were done, were trained, have failed, were trained.
         kinds: jobs by how their curve is known.
-        incumbents: the best value so far, in the order of time. Every step counts from the moment when it is done.
-            Values of steps that break an outcome constraint do not count.
+        incumbents: the best value so far, in the order of time. Every step counts from the moment when it is done, with
+            what its trial is worth after it by the scope of the goal. Steps that break an outcome constraint do not
+            count.
     """
 
     goal: Goal
@@ -275,6 +282,8 @@ def _tell(batch: Batch, job: Job, report: Report) -> None:
     if report.metrics:
         step = report.start + max(map(len, report.metrics.values()))
         batch.tell(job, report.metrics, step=step, seconds=report.seconds, ended=report.ended)
+    elif report.ended:
+        batch.tell(job, seconds=report.seconds, ended=True)
     if report.failure is not None:
         batch.fail(job, report.failure.error, report.failure.kind)
 
@@ -296,9 +305,14 @@ def _summary(study: Study, executor: Simulated) -> Simulation:
     )
 
 
-def losses(metrics: Mapping[str, Sequence[float]], goal: Goal, constraints: Iterable[Constraint]) -> Floats:
-    """The values of a goal, to be minimised: [k]; infinity where one is not finite or breaks a constraint."""
-    found: Floats = np.asarray(metrics[goal.metric], dtype=np.float64)
+def losses(
+    metrics: Mapping[str, Sequence[float]], goal: Goal, constraints: Iterable[Constraint], before: Sequence[float] = ()
+) -> Floats:
+    """What steps are worth by a goal, by its scope, to be minimised: [k]; infinity where that is not finite or breaks a
+    constraint. The trial had the values ``before`` at its earlier steps.
+    """
+    values = [*before, *metrics[goal.metric]]
+    found: Floats = np.asarray(scoped(goal, values)[len(before) :], dtype=np.float64)
     found = np.where(np.isfinite(found), -found if goal.maximise else found, np.inf)
     for rule in constraints:
         found[~(np.asarray(metrics[rule.metric], dtype=np.float64) <= rule.at_most)] = np.inf
@@ -306,45 +320,57 @@ def losses(metrics: Mapping[str, Sequence[float]], goal: Goal, constraints: Iter
 
 
 def _incumbents(runs: Sequence[Run], goal: Goal, constraints: Sequence[Constraint]) -> Iterable[Incumbent]:
-    """Every step that was better than all steps before it."""
+    """Every step after which its trial was worth more than all trials had been before."""
     if not runs:
         return
     times = np.concatenate([run.times for run in runs])
-    found = np.concatenate([losses(run.metrics, goal, constraints) for run in runs])
+    curves: dict[int, dict[int, float]] = {}  # by trial and step
+    parts = []
+    for run in runs:
+        curve = curves.setdefault(run.job.trial, {})
+        earlier = [value for step, value in curve.items() if step <= run.job.start] if goal.scope != "last" else []
+        parts.append(losses(run.metrics, goal, constraints, earlier))
+        curve.update(enumerate(run.metrics[goal.metric], run.job.start + 1))
+    worth = np.concatenate(parts)
     lengths = np.array([len(run.spent) for run in runs])
     owners, firsts = np.repeat(np.arange(len(runs)), lengths), np.cumsum(lengths) - lengths
     order = np.argsort(times, kind="stable")
-    before = np.minimum.accumulate(np.concatenate([[np.inf], found[order]]))[:-1]
-    for index in order[found[order] < before].tolist():
+    before = np.minimum.accumulate(np.concatenate([[np.inf], worth[order]]))[:-1]
+    for index in order[worth[order] < before].tolist():
         job = runs[owners[index]].job
         step = job.start + index - int(firsts[owners[index]]) + 1
-        yield Incumbent(float(times[index]), job.trial, step, goal.loss(float(found[index])))
+        yield Incumbent(float(times[index]), job.trial, step, goal.loss(float(worth[index])))
 
 
 def _series(
-    metrics: Mapping[str, Sequence[float]], rules: Sequence[Goal | Constraint], job: Job
-) -> tuple[dict[str, list[float]], int]:
-    """The metrics of a job, NaN where they are not finite, and its steps: up to the first at which a rule's is not."""
+    played: Played, rules: Sequence[Goal | Constraint], job: Job
+) -> tuple[dict[str, list[float]], Floats, bool]:
+    """The metrics of a job, NaN where they are not finite; what each step takes, up to the first at which a rule's is
+    not; and whether the training comes to its end by itself with them.
+    """
+    if played.ended and not any(map(np.size, played.metrics.values())):
+        return {rule.metric: [] for rule in rules}, np.zeros(0), True
     try:
-        series, _ = as_series(metrics, rules, job.once)
+        series, _ = as_series(played.metrics, rules, job.once)
     except (TypeError, ValueError) as error:
         raise type(error)(f"the curve of trial {job.trial}: {error}") from error
     given = len(next(iter(series.values())))
-    steps = given if open_ended(job.until) else job.until - job.start
+    free = played.ended or open_ended(job.until)
+    steps = given if free else job.until - job.start
     broken = [series[rule.metric].index(None) for rule in rules if None in series[rule.metric]]
     count = min(broken) + 1 if broken else given
-    if given > steps or (count < steps and not broken):
+    if given > min(steps, job.until - job.start) or (count < steps and not broken):
         raise ValueError(
-            f"the curve of trial {job.trial} has {given} values for the {steps} steps from {job.start + 1} to "
-            f"{job.until}: give one each"
+            f"the curve of trial {job.trial} has {given} values for the {job.until - job.start} steps from "
+            f"{job.start + 1} to {job.until}: give one each"
         )
-    return {name: [math.nan if v is None else v for v in values[:count]] for name, values in series.items()}, count
+    metrics = {name: [math.nan if v is None else v for v in values[:count]] for name, values in series.items()}
+    return metrics, _durations(played.seconds, steps, count, job), free and not broken
 
 
-def _durations(seconds: float | Sequence[float], count: int, job: Job) -> Floats:
-    """What each of the first ``count`` steps takes: [count]."""
+def _durations(seconds: float | Sequence[float], steps: int, count: int, job: Job) -> Floats:
+    """What each of the first ``count`` steps of so many takes: [count]."""
     given = np.asarray(seconds, dtype=np.float64)
-    steps = count if open_ended(job.until) else job.until - job.start
     each = np.full(count, given / steps) if given.ndim == 0 else given[:count]
     if len(each) != count or not (each >= 0).all() or not np.isfinite(each).all():
         raise ValueError(

@@ -91,7 +91,7 @@ def _start(connection: Connection) -> Any:
         from tunesmith.execution.session import Session
 
         options = replace(setup.options, space=pickle.loads(setup.space))
-        return Session(as_task(pickle.loads(setup.code)), options)
+        return Session(as_task(pickle.loads(setup.code)), options, lambda report: _send(connection, report))
     except TunesmithError as error:
         _send(connection, Broken(str(error)))
     except BaseException:

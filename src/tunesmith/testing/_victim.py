@@ -85,6 +85,8 @@ SCHEDULERS: dict[str, tuple[Callable[[], Any], int | None]] = {
         None,
     ),
 }
+#: schedulers that copy weights, so that training code must save its state
+COPYING = {name for name in SCHEDULERS if "PB" in name or "FIRE" in name or name == "Chain"}
 ONE_GOAL = {"Race", "FreezeThaw", "Plateau", "FIRE", "synchronous FIRE"}  #: schedulers that take one goal
 
 SAMPLERS: dict[str, Callable[[], Any]] = {
@@ -235,9 +237,17 @@ def _noted(step: Any) -> Any:
     return step
 
 
-def command() -> Command:
+def forgetting(trial: Any) -> None:
+    """A function that reports and saves nothing."""
+    x = 0
+    while True:
+        x = advance(x, trial.config, trial.step + 1)
+        trial.report(measured(x))
+
+
+def command(*words: str) -> Command:
     """A program that knows nothing of this package."""
-    return Command([sys.executable, "-I", "-S", str(Path(__file__).with_name("_victim_command.py"))])
+    return Command([sys.executable, "-I", "-S", str(Path(__file__).with_name("_victim_command.py")), *words])
 
 
 TASKS: dict[str, Callable[[], Any]] = {
@@ -246,7 +256,10 @@ TASKS: dict[str, Callable[[], Any]] = {
     "class": lambda: Training,
     "command": command,
     "vectorised": lambda: JaxTask(Program()),
+    "forgetful function": lambda: forgetting,
+    "forgetful command": lambda: command("forgets"),
 }
+FORGETFUL = {"forgetful function", "forgetful command"}  #: training code that saves nothing
 
 
 def saved(tree: Any) -> int:

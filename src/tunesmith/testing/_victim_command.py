@@ -9,6 +9,7 @@ from pathlib import Path
 folder = Path(os.environ["TUNESMITH_CHAOS"])
 plan = json.loads((folder / "plan.json").read_text())
 config = json.loads(os.environ["TUNESMITH_CONFIG"])
+saves = "forgets" not in sys.argv
 start, until = int(os.environ["TUNESMITH_START"]), int(os.environ["TUNESMITH_UNTIL"])
 save = Path(os.environ["TUNESMITH_SAVE"])
 x = int((Path(os.environ["TUNESMITH_LOAD"]) / "x").read_text()) if start else 0
@@ -20,8 +21,9 @@ for step in range(start + 1, until + 1):
     if plan["diverges"] and x % plan["diverges"] == 0:
         sys.exit("the training has diverged")
     print(json.dumps({"x": x, "y": (31 * x) % 101, "z": x % 10}), flush=True)
-    if step % 3 == 0 and step < until:
+    if saves and step % 3 == 0 and step < until:
         (save / f"at-{step}").mkdir()
         (save / f"at-{step}" / "x").write_text(str(x))
         print(json.dumps({"checkpoint": f"at-{step}"}), flush=True)
-(save / "x").write_text(str(x))
+if saves:
+    (save / "x").write_text(str(x))
