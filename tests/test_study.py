@@ -78,6 +78,11 @@ def test_other_metrics_may_be_not_finite() -> None:
     s.tell(ask(s), {"loss": [1.0, 0.5], "norm": [math.nan, 7.0]})
     assert s.trials[0].values("norm") == ([2], [7.0])
     assert s.trials[0].status == "complete"
+    s.tell(ask(s), {"loss": 1.0, "norm": None})
+    s.tell(ask(s), {"loss": [1.0, 0.5], "norm": [None, 7.0]})
+    s.tell(ask(s), {"loss": np.array(0.5), "norm": 7.0})
+    s.add({**s.trials[0].config}, {"loss": 1.0, "norm": None})
+    assert [trial.last("norm") for trial in s.trials[1:]] == [None, 7.0, 7.0, None]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +94,7 @@ def test_other_metrics_may_be_not_finite() -> None:
         ({"loss": None}, "'loss'.*is not a number"),
         ({"loss": []}, "at least one"),
         ({"loss": [1.0, 2.0], "time": [1.0]}, "same number of values"),
+        ({"loss": 1.0, "time": [1.0]}, "metric 'time' is a list and 'loss' is not, 1.0"),
         (0.5, "must be a dict"),
         ({"loss": [1.0] * 11}, "told up to step 11, the job is from 0 to 10"),
     ],
