@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tunesmith import (
     replay,
     samplers,
 )
+from tunesmith.definition import StudyError
 from tunesmith.records import Asked, Changed, Failed, Told
 from tunesmith.schedulers import PBT, Full, Median
 from tunesmith.study import Job
@@ -475,6 +477,58 @@ def test_a_new_branch_and_a_lost_parameter() -> None:
     assert all(set(t.config) == {"x", "opt", "m"} for t in s.trials)
     advance(s, 3)
     assert replay(s) == []
+
+
+Y = Float(0.0, 1.0)
+WITH_Y = Space({"x": Float(0.0, 1.0), "y": Y})
+WITHOUT_Y = Space({"x": Float(0.0, 1.0)})
+
+
+@pytest.mark.parametrize("sampler", [samplers.Uniform(), samplers.TPE(startup=2), samplers.CMAES()])
+def test_a_parameter_that_was_removed_comes_back_with_the_values_that_trials_had(sampler: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    s = Study(WITH_Y, LOSS, sampler, store=path)
+    jobs = advance(s, 5)
+    s.change(space=WITHOUT_Y)
+    assert all(set(trial.config) == {"x"} for trial in s.trials)
+    s.change(space=WITH_Y)  # nobody lacks it
+    assert [trial.config for trial in s.trials] == [job.config for job in jobs]
+    s.change(space=WITHOUT_Y)
+    advance(s, 2)
+    with pytest.raises(StudyError, match="parameter 'y' is new"):
+        s.change(space=WITH_Y)
+    s.change(space=WITH_Y, fill={"y": 0.25})
+    advance(s, 2)
+    s.close()
+    with Study.open(path) as again:
+        assert [trial.config for trial in again.trials[:5]] == [job.config for job in jobs]
+        assert [trial.config["y"] for trial in again.trials[5:7]] == [0.25, 0.25]
+        assert replay(again) == []
+
+
+BRANCH = {"a": Space({"m": Y}), "b": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "fill", "message"),
+    [
+        ({"a": Space({"m": Y, "k": Y}), "b": None}, {}, "parameter 'k' is new: say with fill={'k': ...}"),
+        ({"a": Space({"m": Y, "k": Y}), "b": None}, {"k": 3}, "fill={'k': 3}: parameter 'k'=3: must be a number"),
+        ({"a": Space({"m": Y, "k": Y}), "b": None}, {"kk": 0.3}, "fill={'kk': 0.3}: parameter 'kk'=0.3 is unknown"),
+        ({"a": Space({"m": Y, "k": Y}), "b": None}, {"k": 0.3, "m": 0.3}, "no trial lacks a value of 'm': leave it"),
+        ({"a": Space({"m": Y}), "b": Space({"k": Y}), "c": Space({"z": Y})}, {"k": 0.1, "z": 0.1}, "a value of 'z'"),
+        ({"a": Space({"m": Y}), "b": Space({"m": Y})}, {}, "parameter 'm' is new"),
+    ],
+)
+def test_wrong_values_of_the_past_change_nothing(options: Any, fill: Any, message: str) -> None:
+    s = Study(Space({"o": Categorical(BRANCH)}), LOSS, samplers.QMC())
+    for _ in range(4):
+        s.tell(ask(s), {"loss": 1.0})
+    assert {trial.config["o"] for trial in s.trials} == {"a", "b"}
+    before = s.events()
+    with pytest.raises(StudyError, match=re.escape(message)):
+        s.change(space=Space({"o": Categorical(options)}), fill=fill)
+    assert s.events() == before and s.ask() is not None
 
 
 def test_a_population_is_trained_for_longer() -> None:

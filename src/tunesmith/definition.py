@@ -208,11 +208,12 @@ def _check_space(space: Any) -> None:
         )
 
 
-def check_fill(configs: Sequence[Config], space: Space, fill: Config) -> None:
-    """Raise StudyError unless every trial has a value for each parameter that is active in it.
+def check_fill(asked: Sequence[Config], configs: Sequence[Config], space: Space, fill: Config) -> None:
+    """Raise StudyError unless every trial has a value for each parameter that is active in it, and ``fill`` is used.
 
     Args:
-        configs: of the trials, as the change makes them.
+        asked: the configurations of the trials as they were asked.
+        configs: the same as the change makes them.
         space: the new one.
         fill: what the change gives to parameters that are new.
     """
@@ -226,6 +227,9 @@ def check_fill(configs: Sequence[Config], space: Space, fill: Config) -> None:
             raise StudyError(
                 f"change: parameter {missing!r} is new: say with fill={{{missing!r}: ...}} what it was so far"
             )
+    for name in fill if asked else ():
+        if not any(name in config and name not in before for before, config in zip(asked, configs, strict=True)):
+            raise StudyError(f"change: fill={fill}: no trial lacks a value of {name!r}: leave it out")
 
 
 def missing_parameter(domains: Mapping[str, Domain], config: Config) -> str | None:

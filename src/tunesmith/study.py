@@ -15,6 +15,7 @@ from weakref import finalize
 import numpy as np
 
 from tunesmith import samplers, schedulers, temporary
+from tunesmith._tables import as_html
 from tunesmith.checkpoints import Checkpoints, folder_of
 from tunesmith.costs import Budget, check_budget
 from tunesmith.decide import Decided, Decider
@@ -62,7 +63,7 @@ from tunesmith.samplers.base import Sampler
 from tunesmith.schedulers.base import Scheduler
 from tunesmith.space import Config, Scalar, Space
 from tunesmith.storage.base import Store, open_store
-from tunesmith.tables import SHOWN, Row, as_html, trial_rows, used
+from tunesmith.tables import SHOWN, Row, trial_rows, used
 from tunesmith.trials import Checkpoint, Trial, Trials
 
 ONE_BY_ONE = 8  #: up to so many asks are written one by one, which other writers can't undo
@@ -588,7 +589,7 @@ class Study:
             fill: the value that each parameter which is new had in all trials so far.
 
         Raises:
-            StudyError: a parameter is new and ``fill`` lacks it, or ``fill`` names something else.
+            StudyError: a parameter is new and ``fill`` lacks it, or ``fill`` has one of which no trial lacks a value.
         """
         if space is None and sampler is None and scheduler is None:
             raise TypeError("change() needs one of space=, sampler= and scheduler=")
@@ -606,7 +607,7 @@ class Study:
             chosen = given.scheduler(after.scheduler)
             chosen.init(after.space, after.goals, after.constraints)  # says now what it can't do
             if space is not None:
-                check_fill(self._fold.fitting(space, fill), space, fill)
+                check_fill([trial.asked for trial in self.trials], self._fold.fitting(space, fill), space, fill)
             elif fill:
                 raise StudyError(f"change: fill={fill} is for a new space, and none is given")
             self._log.give(given)
