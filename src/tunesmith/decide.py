@@ -224,7 +224,9 @@ class Decider:
                 if isinstance(decision, Repeat):
                     return Decided(self._repeat(decision, worker))
         advanced = self._advance(decision, worker, tags)
-        return Decided(advanced, "" if advanced is not None else message or self._reason())
+        if advanced is not None:
+            return Decided(advanced)
+        return Decided(None, "; ".join(filter(None, (message, self._reason()))))
 
     def afford(self, budget: Budget, worker: str = "", limit: int | None = None) -> Decided:
         """The next job as ``decide`` gives it, if the budget is enough for it: for what is spent, what the jobs that

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 import numpy as np
 
 from tunesmith import check
+from tunesmith.hints import Hinted
 from tunesmith.noise import fit
 from tunesmith.records import Constraint, Event, Goal, Repeat, Start
 from tunesmith.rng import Streams
@@ -24,7 +24,7 @@ from tunesmith.space import Space
 SURE = 3  #: repeats that the noise is estimated from before it is believed
 
 
-class Race(msgspec.Struct, Defaults, frozen=True):
+class Race(Hinted, Defaults, frozen=True):
     """Start one trial after the other, and train the best configurations again where noise may have decided.
 
     The incumbent is the configuration with the best posterior mean (:mod:`tunesmith.noise`), as for ``study.best``.
@@ -32,6 +32,9 @@ class Race(msgspec.Struct, Defaults, frozen=True):
     better and the incumbent are a pair, and of the two the one with fewer trials is repeated; ties are the contender's.
     Trials that are out count as if they had come in. Where repeats have given the same value every time, nothing is
     repeated any more. Of several goals it is the first that is raced for.
+
+    In a finite space in which everything was tried, the study ends when the race is decided, even if more trials were
+    allowed: when no contender is left, or each was trained ``seeds`` times.
 
     Args:
         steps: of every trial.
@@ -84,6 +87,13 @@ class Race(msgspec.Struct, Defaults, frozen=True):
         if trial is not None:
             return Repeat(trial, self.steps)
         return Start(self.steps) if starts else None
+
+    def message(self, state: Runs) -> str:
+        """That the race is decided, where it is."""
+        judged = bool((state.counts > state.failed).any())
+        if not judged or state.owed or self._raced(state) is not None:
+            return ""
+        return f"the race is decided: no other configuration may be the best, or they were trained {self.seeds} times"
 
     def _raced(self, state: Runs) -> int | None:
         """The trial that the race is to repeat."""
