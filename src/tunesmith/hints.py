@@ -6,7 +6,9 @@ import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
+
+import msgspec
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,6 +56,77 @@ _OURS = {
     "load_if_exists": "store= and name= alone: a study that exists is continued",
 }
 
+_MINIMISED = "a metric is minimised unless maximise=True is said: Goal('loss'), Goal('accuracy', maximise=True)"
+_SEED = "all randomness follows from the seed of the study"
+
+#: the same for goals, domains, samplers and schedulers: the names that ours may have, or a sentence
+_OF_PARTS: dict[str, tuple[str, ...] | str] = {
+    "minimise": _MINIMISED,
+    "minimize": _MINIMISED,
+    "direction": _MINIMISED,
+    "mode": _MINIMISED,
+    "maximize": ("maximise",),
+    "name": ("metric",),
+    "upper": ("at_most", "high"),
+    "limit": ("at_most",),
+    "threshold": ("at_most",),
+    "max": ("high", "at_most"),
+    "maximum": ("high", "at_most"),
+    "lower": ("low",),
+    "min": ("low",),
+    "minimum": ("low",),
+    "log_scale": ("log",),
+    "logarithmic": ("log",),
+    "q": ("step",),
+    "choices": ("options", "values"),
+    "categories": ("options", "values"),
+    "items": ("options", "values"),
+    "default": ("prior",),
+    "epochs": ("max_steps", "steps"),
+    "max_t": ("max_steps", "steps"),
+    "max_epochs": ("max_steps", "steps"),
+    "max_budget": ("max_steps", "steps"),
+    "max_resource": ("max_steps", "steps"),
+    "steps": ("max_steps",),
+    "max_steps": ("steps",),
+    "grace_period": ("min_steps", "grace", "warmup", "patience"),
+    "min_budget": ("min_steps",),
+    "min_resource": ("min_steps",),
+    "reduction_factor": ("eta",),
+    "population_size": ("population",),
+    "pop_size": ("population",),
+    "popsize": ("population",),
+    "perturbation_interval": ("ready",),
+    "interval": ("ready",),
+    "n_startup_trials": ("startup",),
+    "n_initial_points": ("startup",),
+    "n_seeds": ("seeds",),
+    "seed": _SEED,
+    "random_state": _SEED,
+    "rng": _SEED,
+}
+
+
+class _Answering(msgspec.StructMeta):
+    """Makes objects, and answers arguments that they do not have."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: N805  # what a metaclass makes are classes
+        known = cls.__struct_fields__
+        for name in kwargs:
+            if name not in known:
+                raise TypeError(f"{cls.__name__} has no argument {name!r}{_hint_of_part(name, known)}")
+        try:
+            return super().__call__(*args, **kwargs)
+        except TypeError as error:
+            text = str(error)
+            if not text.startswith(("Missing required argument", "Extra positional arguments", "Argument ")):
+                raise
+            raise TypeError(f"{cls.__name__}: {text[0].lower()}{text[1:]}; it has {', '.join(known)}") from None
+
+
+class Hinted(msgspec.Struct, frozen=True, metaclass=_Answering):
+    """A struct that users make: a wrong argument of it is answered with the one that is meant."""
+
 
 def hints(function: Callable[P, R]) -> Callable[P, R]:
     """Answer an argument that a function does not have with the one that is meant."""
@@ -78,3 +151,13 @@ def _hint(name: str, known: list[str]) -> str:
         return f": here it is {ours}"
     near = get_close_matches(name, known, n=1)
     return f": did you mean {near[0]}=?" if near else f"; it has {', '.join(known)}"
+
+
+def _hint_of_part(name: str, known: tuple[str, ...]) -> str:
+    ours = _OF_PARTS.get(name, ())
+    if isinstance(ours, str) and (ours is not _MINIMISED or "maximise" in known):
+        return f": {ours}"
+    near = [one for one in ours if one in known] or get_close_matches(name, known, n=1)
+    if near:
+        return f": did you mean {near[0]}=?"
+    return f"; it has {', '.join(known)}" if known else "; it has none"

@@ -41,6 +41,8 @@ from tunesmith._domains import Constant, Fidelity, Float, Integer, Ordinal, Para
 from tunesmith._nodes import Column, Node, Place, exclusive
 from tunesmith._rules import Bound, Rules
 from tunesmith._sums import Totals
+from tunesmith._tables import as_html
+from tunesmith.hints import Hinted
 
 __all__ = [
     "Categorical", "Column", "Config", "Constant", "Domain", "Fidelity", "Float", "Forbid", "Integer", "LessThan",
@@ -64,7 +66,7 @@ MORE_RUNGS = tuple(i / 8 for i in range(9))  #: the same where it names several 
 # -- domains ------------------------------------------------------------------------------------------------------
 
 
-class Option(msgspec.Struct, frozen=True):
+class Option(Hinted, frozen=True):
     """What comes with an option of a `Categorical`: a value for the training code, and parameters of its own.
 
     Args:
@@ -153,6 +155,17 @@ class Categorical(Parameter, frozen=True, tag="categorical"):
         options = list(self.options) if plain else dict(zip(self.options, contents, strict=True))
         prior = "" if self.prior is None else f", prior={self.prior!r}"
         return f"Categorical({options!r}{prior}{', fixed=True' if self.fixed else ''})"
+
+
+def _rows(space: Space, where: str) -> Iterator[dict[str, Any]]:
+    """The parameters of a space and of its branches, as rows of a table."""
+    for name, domain in space.items():
+        branches = domain.branches if isinstance(domain, Categorical) else ()
+        options = f"Categorical({list(domain.options)!r})" if isinstance(domain, Categorical) else ""
+        yield {"parameter": name, "values": options if any(branches) else domain, "where": where}
+        for option, branch in zip(domain.options if isinstance(domain, Categorical) else (), branches, strict=True):
+            if branch is not None:
+                yield from _rows(branch, f"{where} and {name}={option!r}" if where else f"{name}={option!r}")
 
 
 def _options(given: object) -> tuple[Scalar, ...]:
@@ -304,6 +317,11 @@ class Space(Mapping[str, Domain]):
     def __repr__(self) -> str:
         rules = f", constraints={list(self._stored)!r}" if self.constraints else ""
         return f"Space({self._domains!r}{rules})"
+
+    def _repr_html_(self) -> str:
+        rows = list(_rows(self, ""))
+        rows += [{"parameter": "constraint", "values": rule, "where": ""} for rule in self._stored]
+        return as_html(rows, f"Space of {len(self)} parameters" if len(self) != 1 else "Space of one parameter")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Space, (self._domains, self.constraints)

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
 import numpy as np
 
 from tunesmith._threads import one_thread
 from tunesmith.errors import install
+from tunesmith.hints import Hinted
 from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Told
 from tunesmith.rng import stream, subseed
 from tunesmith.samplers.base import (
@@ -43,7 +43,7 @@ THIN = 0.1  #: share of the first deviation where a search begins at a known poi
 SURE = 0.75  #: most confidence that a prior is given where a search begins, so that it forbids nothing
 
 
-class CMAES(msgspec.Struct, frozen=True):
+class CMAES(Hinted, frozen=True):
     """Covariance matrix adaptation, one search for every combination of branches.
 
     A generation ends when as many of its points have results as the population is large, in whatever order; further

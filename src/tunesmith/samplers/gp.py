@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import msgspec
 import numpy as np
 
 from tunesmith._threads import one_thread
+from tunesmith.hints import Hinted
 from tunesmith.pareto import order
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers import _acquisition as rules
@@ -53,7 +53,7 @@ class State:
     failure: Outcome
 
 
-class GP(msgspec.Struct, frozen=True):
+class GP(Hinted, frozen=True):
     """Gaussian processes and an acquisition function.
 
     Args:

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith import pareto
 from tunesmith._threads import one_thread
+from tunesmith.hints import Hinted
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers._partial import extrapolated
 from tunesmith.samplers._parzen import Bandwidth, Coded, Layout, Mixture, levels
@@ -64,7 +64,7 @@ class State:
     cell: list[int] = field(default_factory=list)
 
 
-class TPE(msgspec.Struct, frozen=True):
+class TPE(Hinted, frozen=True):
     """Tree-structured Parzen estimators: fast, for every kind of space, any number of goals, trials and workers.
 
     The defaults are mostly what Watanabe 2023 recommends (the rest: ``docs/tpe.md``); other values are older variants.

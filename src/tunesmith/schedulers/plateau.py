@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
+from tunesmith.hints import Hinted
 from tunesmith.records import Constraint, Event, Goal, Resume, Start
 from tunesmith.rng import Streams
 from tunesmith.schedulers._slices import Course, Slices, Value
@@ -13,7 +12,7 @@ from tunesmith.schedulers.base import Defaults
 from tunesmith.space import Space
 
 
-class Plateau(msgspec.Struct, Defaults, frozen=True):
+class Plateau(Hinted, Defaults, frozen=True):
     """Start one trial after the other, train them slice by slice, and stop those that do not get better any more.
 
     At the end of a slice a trial is stopped if its best value has improved by no more than ``min_delta`` over the last
