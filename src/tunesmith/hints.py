@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from functools import cache, wraps
+from types import UnionType
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -107,6 +108,19 @@ _OF_PARTS: dict[str, tuple[str, ...] | str] = {
 }
 
 
+_WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "a text",
+    type(None): "None",
+    None: "None",
+}
+
+
+_EXAMPLES: dict[Any, str] = {int: "(1, 4)", float: "(0.1, 0.5)"}
+
+
 class _Answering(msgspec.StructMeta):
     """Makes objects, and answers arguments that they do not have."""
 
@@ -115,6 +129,11 @@ class _Answering(msgspec.StructMeta):
         for name in kwargs:
             if name not in known:
                 raise TypeError(f"{cls.__name__} has no argument {name!r}{_hint_of_part(name, known)}")
+        if issubclass(cls, Options):
+            kinds = _kinds(cls)
+            for name, value in (*zip(known, args), *kwargs.items()):  # noqa: B905  # there may be too many of them
+                if not _fits(value, kinds[name]):
+                    raise TypeError(f"{cls.__name__}: {name}={value!r} must be {_in_words(kinds[name])}")
         try:
             return super().__call__(*args, **kwargs)
         except TypeError as error:
@@ -126,6 +145,46 @@ class _Answering(msgspec.StructMeta):
 
 class Hinted(msgspec.Struct, frozen=True, metaclass=_Answering):
     """A struct that users make: a wrong argument of it is answered with the one that is meant."""
+
+
+class Options(Hinted, frozen=True):
+    """The hyperparameters of a sampler or a scheduler, or of a part of one; each value is of its type."""
+
+
+@cache
+def _kinds(options: type[Options]) -> dict[str, Any]:
+    """The type of every field."""
+    return {field.name: field.type for field in msgspec.structs.fields(options)}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type; what there is to say of the contents of a container is said elsewhere."""
+    if get_origin(kind) in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    if get_origin(kind) is Literal:
+        return isinstance(value, str)
+    if get_origin(kind) is tuple:
+        return isinstance(value, list | tuple)
+    if kind is int:
+        return type(value) is int
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is None:
+        return value is None
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _in_words(kind: Any) -> str:
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    words = []
+    for one in kinds:
+        if get_origin(one) is Literal:
+            words += [repr(option) for option in get_args(one)]
+        elif get_origin(one) is tuple:
+            words.append(f"a list such as {_EXAMPLES[get_args(one)[0]]}")
+        else:
+            words.append(_WORDS.get(one) or f"{one.__name__}()")
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def hints(function: Callable[P, R]) -> Callable[P, R]:

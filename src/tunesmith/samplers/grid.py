@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from tunesmith.hints import Hinted
+from tunesmith.hints import Options
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers.base import Point, Points, Walk
 from tunesmith.space import Space
 
 
-class Grid(Hinted, frozen=True):
+class Grid(Options, frozen=True):
     """Every combination, in order, the last parameter fastest; then the study ends.
 
     A study that allows duplicates goes through all of them again and again.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from msgspec.structs import replace
 
-from tunesmith.hints import Hinted
+from tunesmith.hints import Options
 from tunesmith.pareto import order
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers._prior import draw, log_prior
@@ -30,7 +30,7 @@ class State:
     initial: Walk
 
 
-class PriorBand(Hinted, frozen=True):
+class PriorBand(Options, frozen=True):
     """Draws that are uniform, from the experts' priors, or near the incumbent.
 
     A trial that is trained at first for ``eta^r`` times the steps of the shortest ones is drawn uniformly with

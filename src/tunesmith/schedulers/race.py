@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tunesmith import check
-from tunesmith.hints import Hinted
+from tunesmith.hints import Options
 from tunesmith.noise import fit
 from tunesmith.records import Constraint, Event, Goal, Repeat, Start
 from tunesmith.rng import Streams
@@ -24,7 +24,7 @@ from tunesmith.space import Space
 SURE = 3  #: repeats that the noise is estimated from before it is believed
 
 
-class Race(Hinted, Defaults, frozen=True):
+class Race(Options, Defaults, frozen=True):
     """Start one trial after the other, and train the best configurations again where noise may have decided.
 
     The incumbent is the configuration with the best posterior mean (:mod:`tunesmith.noise`), as for ``study.best``.
