@@ -86,6 +86,14 @@ PARTS: dict[str, tuple[Callable[[], Any], str]] = {
     "max_t": (lambda: S.ASHA(max_t=9), "ASHA has no argument 'max_t': did you mean max_steps="),
     "reduction_factor": (lambda: S.Hyperband(9, reduction_factor=3), "'reduction_factor': did you mean eta="),
     "the seed of a sampler": (lambda: ts.samplers.TPE(seed=3), "'seed': all randomness follows from the seed of the"),
+    "a goal that is no text": (
+        lambda: ts.Study(SPACE, ts.Goal("a\udcff")),
+        r"Goal: metric='a\\udcff' must be a name that",
+    ),
+    "a limit of no text": (
+        lambda: study(constraints=ts.Constraint("a\udcff", 1.0)),
+        r"Constraint: metric='a\\udcff' must be a name that can be written",
+    ),
     "a slip": (lambda: ts.samplers.TPE(startip=3), "'startip': did you mean startup="),
     "another name": (lambda: S.Full(zebra=3), "Full has no argument 'zebra'; it has steps, seeds"),
     "none at all": (lambda: ts.samplers.Uniform(zebra=3), "Uniform has no argument 'zebra'; it has none"),

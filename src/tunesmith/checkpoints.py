@@ -28,7 +28,7 @@ from uuid import uuid4
 import msgspec
 import numpy as np
 
-from tunesmith.errors import TunesmithError, install
+from tunesmith.errors import TunesmithError, clean, install
 from tunesmith.temporary import alive
 from tunesmith.trees import Bytes, Leaf, Tree, pack, unpack
 
@@ -61,11 +61,11 @@ def folder_of(store: Path, study: str) -> Path:
 
 def _file_name(study: str) -> str:
     """A name of a file that only this study has."""
-    name = quote(study, safe=" ()+,=@~")
+    name = quote(clean(study), safe=" ()+,=@~")
     if not name.strip("."):  # "." and ".." are directories
         return name.replace(".", "%2E")
     if len(name) > _LONGEST_NAME:  # what is encoded has no "%-"
-        return f"{name[:_KEPT]}%-{hashlib.sha256(study.encode()).hexdigest()[:32]}"
+        return f"{name[:_KEPT]}%-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
     return name
 
 

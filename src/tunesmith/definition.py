@@ -140,16 +140,16 @@ def check_definition(
     _check_space(space)
     if not goals or not all(isinstance(goal, Goal) for goal in goals):
         raise TypeError(f"goals must be a list of Goal, such as [Goal('accuracy', maximise=True)], not {list(goals)!r}")
-    for goal in goals:
-        if not isinstance(goal.metric, str) or not all(isinstance(flag, bool) for flag in (goal.maximise, goal.once)):
-            raise TypeError(f"{goal}: metric must be a string, and maximise and once True or False")
-        if clean(goal.metric) != goal.metric or not goal.metric:
-            raise ValueError(f"the goal {goal.metric!r} must be a name that can be written as UTF-8")
     if len({goal.metric for goal in goals}) < len(goals):
         raise ValueError(f"goals name a metric twice: {', '.join(goal.metric for goal in goals)}")
     if not all(isinstance(rule, Constraint) for rule in constraints):
         raise TypeError(f"constraints must be a list of Constraint, such as [Constraint('ms', at_most=5)], not "
                         f"{list(constraints)!r}; rules between parameters belong to the Space")  # fmt: skip
+    for rule in (*goals, *constraints):
+        if clean(rule.metric) != rule.metric:
+            raise ValueError(
+                f"{type(rule).__name__}: metric={rule.metric!r} must be a name that can be written as UTF-8"
+            )
     check_algorithm("sampler", sampler)
     check_algorithm("scheduler", scheduler)
     if not isinstance(duplicates, bool):

@@ -422,6 +422,7 @@ def test_every_study_has_a_folder_of_its_own(names):
         assert folder.parent == Path("/x/study.db.checkpoints") and folder.name not in ("", ".", "..")
         assert "/" not in folder.name and len(os.fsencode(folder.name)) <= 255
     assert len(set(folders)) == len(names)
+    assert folder_of(Path("/x/study.db"), "a\udcff").name == "a%5Cudcff"
     assert len({folder_of(Path("/x", store), "study") for store in ("x.1", "x.2", "x.db", "x.sqlite", "x")}) == 5
 
 
