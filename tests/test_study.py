@@ -27,7 +27,7 @@ from tunesmith import (
 )
 from tunesmith.definition import StudyError
 from tunesmith.records import Asked, Changed, Failed, Told
-from tunesmith.schedulers import PBT, Full, Median
+from tunesmith.schedulers import PBT, Chain, Full, Hyperband, Median, SuccessiveHalving
 from tunesmith.study import Job
 from tunesmith.trials import MAX_CRASHES, Checkpoint
 
@@ -405,6 +405,69 @@ def test_wrong_configurations_are_refused(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(s)
     assert len(s.events()) == 1
+
+
+BRANCHES = Space(
+    {
+        "x": Float(0.0, 1.0),
+        "y": Float(0.0, 1.0),
+        "o": Categorical(
+            {
+                "a": Space({"m": Float(0.0, 1.0)}),
+                "b": None,
+                "c": Space({"m": Ordinal([7, 8]), "k": Categorical({1: Space({"z": Integer(1, 3)}), 2: None})}),
+            }
+        ),
+    },
+    [less_than("x", "y")],
+)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"x": 0.9, "y": 0.1}, "no configuration with {'x': 0.9, 'y': 0.1} was found that the constraints allow"),
+        ({"x": 1.0}, "no configuration with {'x': 1.0} was found"),
+        ({"o": "b", "m": 0.5}, "'o', 'm' are never active together"),
+        ({"k": 2, "z": 1}, "'k', 'z' are never active together"),
+        ({"m": 0.5, "z": 1}, "'m', 'z' are never active together"),
+        ({"m": 9}, "parameter 'm'=9: must be"),
+        ({"q": 9}, "parameter 'q'=9 is unknown"),
+    ],
+)
+def test_parts_that_no_configuration_has_are_refused(part: Any, message: str) -> None:
+    s = Study(BRANCHES, LOSS, samplers.Uniform())
+    with pytest.raises(ValueError, match=re.escape(message)):
+        s.enqueue(part)
+    assert len(s.events()) == 1
+
+
+def test_what_stays_in_the_queue_is_said() -> None:
+    s = study(trials=2, sampler=samplers.Uniform())
+    for n in range(1, 5):
+        assert s.enqueue({"n": n})
+    s.tell(ask(s), {"loss": 0.3})
+    job = ask(s)
+    assert s.ask() is None and s.message == "all 2 trials were started"
+    s.tell(job, {"loss": 0.3})
+    assert s.ask() is None and s.message == "all 2 trials were started; 2 enqueued configurations were not tried"
+
+
+def test_nothing_is_enqueued_that_will_not_be_tried() -> None:
+    """The search of some schedulers ends by itself; a part of it may be over before."""
+    for scheduler in (
+        Hyperband(max_steps=3, rounds=1),
+        PBT(population=3, ready=1, steps=2),
+        Chain(SuccessiveHalving(max_steps=3, rounds=1), PBT(population=2, ready=1, steps=9)),
+    ):
+        s = study(sampler=samplers.QMC(), scheduler=scheduler)
+        assert s.enqueue({"x": 0.125})
+        while job := s.ask():
+            s.tell(job, {"loss": [0.0] * (job.until - job.start)})
+            if isinstance(scheduler, Chain) and job.until > 3:
+                assert not s.enqueue({"x": 0.75}) and "chosen" in s.message
+        assert not s.enqueue({"x": 0.75}) and s.message and s.trials[0].config["x"] == 0.125
+        assert s.ask() is None and replay(s) == []
 
 
 def test_what_was_added_meanwhile_is_not_tried_again() -> None:

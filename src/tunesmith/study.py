@@ -58,7 +58,7 @@ from tunesmith.records import (
     Told,
 )
 from tunesmith.reports import check_seconds, notes, once_metrics, told
-from tunesmith.rng import subseed
+from tunesmith.rng import stream, subseed
 from tunesmith.samplers.base import Sampler
 from tunesmith.schedulers.base import Scheduler
 from tunesmith.space import Config, Scalar, Space
@@ -500,7 +500,7 @@ class Study:
             (``study.message`` says so).
 
         Raises:
-            ValueError: a parameter is not in the space, or a value is not allowed.
+            ValueError: a parameter is not in the space, a value is not allowed, or no configuration has these together.
         """
         if not isinstance(config, Mapping):
             raise TypeError(f"enqueue needs a configuration, such as {{'lr': 0.1}}, not {config!r}")
@@ -514,12 +514,24 @@ class Study:
                     return False
             elif self._is_whole(config):
                 self.space.check(self.space.at(config, 1.0))
-            scheduler = self._log.decider.scheduler
-            members = scheduler.members
-            if members is not None and not scheduler.rungs and self._fold.started + len(self._fold.queue) >= members:
-                self._message = f"all {members} members of the population have their first configuration"
+            elif self.space.complete(config, stream(self.definition.seed, "enqueue", self._fold.number)) is None:
+                raise ValueError(f"enqueue: no configuration with {config} was found that the constraints allow")
+            self._message = self._why_none_starts()
+            if self._message:
                 return False
             return self._log.append([Enqueued(config)])
+
+    def _why_none_starts(self) -> str:
+        """Why the scheduler will start no more trials, whatever the limits of this run; empty where it may."""
+        scheduler, _ = self._log.decider.scheduling()
+        members, rungs, trials = scheduler.members, scheduler.rungs, self.trials
+        if members is not None and not rungs and self._fold.started + len(self._fold.queue) >= members:
+            return f"all {members} members of the population have their first configuration"
+        if members is not None and rungs and any(trial.until > rungs[-1] for trial in trials):
+            return "the trials of the population are chosen"
+        if trials and not trials.running and not trials.waiting and not self._log.decider.goes_on():
+            return "the search has come to its end: no more trials are started"
+        return ""
 
     def _is_whole(self, config: Config) -> bool:
         """Whether a configuration has every parameter that its branches make active."""
