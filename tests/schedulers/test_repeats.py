@@ -161,6 +161,25 @@ def test_a_race_in_a_finite_space_ends_when_it_is_decided_and_says_so(gap: float
     assert study.message == "all 5 trials were started"
 
 
+@pytest.mark.parametrize("before", [Full(4), Full(4, seeds=2), Race(steps=4)])
+def test_with_more_steps_trials_go_on(before: Any) -> None:
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=before, trials=6)
+    fill(study, lambda job: 1.0 + job.trial)
+    ended = study.ask()
+    assert ended is None and {trial.step for trial in study.trials} == {4}
+    study.change(scheduler=Race(steps=9))
+    assert {trial.status for trial in study.trials} == {"paused"}
+    assert study.startable() == {(trial.id, 4) for trial in study.trials}
+    jobs = study.ask(3)
+    assert [(job.trial, job.start, job.until) for job in jobs] == [(0, 4, 9), (1, 4, 9), (2, 4, 9)]
+    study.fail(jobs[0], "diverged")
+    study.fail(jobs[1], "the worker vanished", "lost")
+    study.tell(jobs[2], {"loss": 0.5}, ended=True)
+    fill(study, lambda job: 1.0 + job.trial)
+    assert [trial.step for trial in study.trials] == [4, 9, 5, 9, 9, 9] and study.startable() == set()
+    assert replay(study) == []
+
+
 def test_repeats_that_are_out_count() -> None:
     """While the answer is on its way the same question is not asked by every free worker."""
     study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=Race(seeds=4))

@@ -9,14 +9,14 @@ into the race.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from tunesmith import check
 from tunesmith.hints import Options
 from tunesmith.noise import fit
-from tunesmith.records import Constraint, Event, Goal, Repeat, Start
+from tunesmith.records import Constraint, Event, Goal, Repeat, Resume, Start
 from tunesmith.rng import Streams
 from tunesmith.schedulers.base import Defaults, Runs
 from tunesmith.space import Space
@@ -33,7 +33,8 @@ class Race(Options, Defaults, frozen=True):
     Trials that are out count as if they had come in. Where repeats have given the same value every time, nothing is
     repeated any more. Of several goals it is the first that is raced for.
 
-    In a finite space in which everything was tried, the study ends when the race is decided, even if more trials were
+    Trials that stand short of ``steps``, since they were trained under a scheduler with fewer, go on first. In a finite
+    space in which everything was tried, the study ends when the race is decided, even if more trials were
     allowed: when no contender is left, or each was trained ``seeds`` times.
 
     Args:
@@ -75,11 +76,16 @@ class Race(Options, Defaults, frozen=True):
         state.tell(event)
         return state
 
-    def ask(self, state: Runs, streams: Streams, starts: bool = True, repeats: bool = True) -> Start | Repeat | None:
-        """A repeat where a configuration lacks one or the race needs one, or else another configuration.
+    def ask(
+        self, state: Runs, streams: Streams, starts: bool = True, repeats: bool = True
+    ) -> Start | Repeat | Resume | None:
+        """A trial that stands short of the end; a repeat where a configuration lacks one or the race needs one; or else
+        another configuration.
 
         Where there is no other configuration, everything that is left goes into the race.
         """
+        if state.short:
+            return Resume(min(state.short), self.steps)
         if state.owed and repeats:
             return Repeat(state.trials[min(state.owed)], self.steps)
         affordable = state.extra + 1 <= self.share * (state.total + 1) or not starts
@@ -87,6 +93,10 @@ class Race(Options, Defaults, frozen=True):
         if trial is not None:
             return Repeat(trial, self.steps)
         return Start(self.steps) if starts else None
+
+    def keep(self, state: Runs) -> Iterable[tuple[int, int]]:
+        """Where the trials stand that will go on."""
+        return state.short.items()
 
     def message(self, state: Runs) -> str:
         """That the race is decided, where it is."""
