@@ -14,6 +14,7 @@ import pytest
 from tunesmith import (
     Categorical,
     Constraint,
+    Fidelity,
     Float,
     Goal,
     Integer,
@@ -592,6 +593,17 @@ def test_wrong_values_of_the_past_change_nothing(options: Any, fill: Any, messag
     with pytest.raises(StudyError, match=re.escape(message)):
         s.change(space=Space({"o": Categorical(options)}), fill=fill)
     assert s.events() == before and s.ask() is not None
+
+
+@pytest.mark.parametrize("share", [0.05, 5.0, "half"])
+def test_a_fidelity_of_the_past_is_one_that_there_is(share: Any) -> None:
+    s = Study(WITHOUT_Y, LOSS, samplers.Uniform())
+    advance(s, 2)
+    space = Space({"x": Float(0.0, 1.0), "share": Fidelity(0.1, 1.0)})
+    with pytest.raises(StudyError, match=r"parameter 'share'=.* must be a number from 0.1 to 1.0"):
+        s.change(space=space, fill={"share": share})
+    s.change(space=space, fill={"share": 0.25})
+    assert [trial.config["share"] for trial in s.trials] == [0.25, 0.25]
 
 
 def test_a_population_is_trained_for_longer() -> None:

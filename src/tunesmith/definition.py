@@ -218,7 +218,7 @@ def check_fill(asked: Sequence[Config], configs: Sequence[Config], space: Space,
         fill: what the change gives to parameters that are new.
     """
     try:
-        space.check_part({name: value for name, value in fill.items() if name not in space.fidelities})
+        space.check_part(fill)
     except ValueError as error:
         raise StudyError(f"change: fill={fill}: {error}") from None
     for config in configs:
