@@ -71,7 +71,7 @@ def test_once_is_part_of_the_definition(tmp_path: Path) -> None:
             scheduler=Full(STEPS),
             store=tmp_path / "study.db",
         )
-    with pytest.raises(TypeError, match="once True or False"):
+    with pytest.raises(TypeError, match="once='yes' must be True or False"):
         Study(SPACE, Goal("loss", once="yes"))  # type: ignore[arg-type]
 
 

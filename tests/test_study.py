@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from tunesmith import (
     Categorical,
     Constraint,
+    Fidelity,
     Float,
     Goal,
     Integer,
@@ -24,8 +26,9 @@ from tunesmith import (
     replay,
     samplers,
 )
+from tunesmith.definition import StudyError
 from tunesmith.records import Asked, Changed, Failed, Told
-from tunesmith.schedulers import PBT, Full, Median
+from tunesmith.schedulers import PBT, Chain, Full, Hyperband, Median, SuccessiveHalving
 from tunesmith.study import Job
 from tunesmith.trials import MAX_CRASHES, Checkpoint
 
@@ -78,6 +81,11 @@ def test_other_metrics_may_be_not_finite() -> None:
     s.tell(ask(s), {"loss": [1.0, 0.5], "norm": [math.nan, 7.0]})
     assert s.trials[0].values("norm") == ([2], [7.0])
     assert s.trials[0].status == "complete"
+    s.tell(ask(s), {"loss": 1.0, "norm": None})
+    s.tell(ask(s), {"loss": [1.0, 0.5], "norm": [None, 7.0]})
+    s.tell(ask(s), {"loss": np.array(0.5), "norm": 7.0})
+    s.add({**s.trials[0].config}, {"loss": 1.0, "norm": None})
+    assert [trial.last("norm") for trial in s.trials[1:]] == [None, 7.0, 7.0, None]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +97,7 @@ def test_other_metrics_may_be_not_finite() -> None:
         ({"loss": None}, "'loss'.*is not a number"),
         ({"loss": []}, "at least one"),
         ({"loss": [1.0, 2.0], "time": [1.0]}, "same number of values"),
+        ({"loss": 1.0, "time": [1.0]}, "metric 'time' is a list and 'loss' is not, 1.0"),
         (0.5, "must be a dict"),
         ({"loss": [1.0] * 11}, "told up to step 11, the job is from 0 to 10"),
     ],
@@ -399,6 +408,69 @@ def test_wrong_configurations_are_refused(call: Any, message: str) -> None:
     assert len(s.events()) == 1
 
 
+BRANCHES = Space(
+    {
+        "x": Float(0.0, 1.0),
+        "y": Float(0.0, 1.0),
+        "o": Categorical(
+            {
+                "a": Space({"m": Float(0.0, 1.0)}),
+                "b": None,
+                "c": Space({"m": Ordinal([7, 8]), "k": Categorical({1: Space({"z": Integer(1, 3)}), 2: None})}),
+            }
+        ),
+    },
+    [less_than("x", "y")],
+)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"x": 0.9, "y": 0.1}, "no configuration with {'x': 0.9, 'y': 0.1} was found that the constraints allow"),
+        ({"x": 1.0}, "no configuration with {'x': 1.0} was found"),
+        ({"o": "b", "m": 0.5}, "'o', 'm' are never active together"),
+        ({"k": 2, "z": 1}, "'k', 'z' are never active together"),
+        ({"m": 0.5, "z": 1}, "'m', 'z' are never active together"),
+        ({"m": 9}, "parameter 'm'=9: must be"),
+        ({"q": 9}, "parameter 'q'=9 is unknown"),
+    ],
+)
+def test_parts_that_no_configuration_has_are_refused(part: Any, message: str) -> None:
+    s = Study(BRANCHES, LOSS, samplers.Uniform())
+    with pytest.raises(ValueError, match=re.escape(message)):
+        s.enqueue(part)
+    assert len(s.events()) == 1
+
+
+def test_what_stays_in_the_queue_is_said() -> None:
+    s = study(trials=2, sampler=samplers.Uniform())
+    for n in range(1, 5):
+        assert s.enqueue({"n": n})
+    s.tell(ask(s), {"loss": 0.3})
+    job = ask(s)
+    assert s.ask() is None and s.message == "all 2 trials were started"
+    s.tell(job, {"loss": 0.3})
+    assert s.ask() is None and s.message == "all 2 trials were started; 2 enqueued configurations were not tried"
+
+
+def test_nothing_is_enqueued_that_will_not_be_tried() -> None:
+    """The search of some schedulers ends by itself; a part of it may be over before."""
+    for scheduler in (
+        Hyperband(max_steps=3, rounds=1),
+        PBT(population=3, ready=1, steps=2),
+        Chain(SuccessiveHalving(max_steps=3, rounds=1), PBT(population=2, ready=1, steps=9)),
+    ):
+        s = study(sampler=samplers.QMC(), scheduler=scheduler)
+        assert s.enqueue({"x": 0.125})
+        while job := s.ask():
+            s.tell(job, {"loss": [0.0] * (job.until - job.start)})
+            if isinstance(scheduler, Chain) and job.until > 3:
+                assert not s.enqueue({"x": 0.75}) and "chosen" in s.message
+        assert not s.enqueue({"x": 0.75}) and s.message and s.trials[0].config["x"] == 0.125
+        assert s.ask() is None and replay(s) == []
+
+
 def test_what_was_added_meanwhile_is_not_tried_again() -> None:
     s = study()
     for n in (1, 2):
@@ -469,6 +541,69 @@ def test_a_new_branch_and_a_lost_parameter() -> None:
     assert all(set(t.config) == {"x", "opt", "m"} for t in s.trials)
     advance(s, 3)
     assert replay(s) == []
+
+
+Y = Float(0.0, 1.0)
+WITH_Y = Space({"x": Float(0.0, 1.0), "y": Y})
+WITHOUT_Y = Space({"x": Float(0.0, 1.0)})
+
+
+@pytest.mark.parametrize("sampler", [samplers.Uniform(), samplers.TPE(startup=2), samplers.CMAES()])
+def test_a_parameter_that_was_removed_comes_back_with_the_values_that_trials_had(sampler: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    s = Study(WITH_Y, LOSS, sampler, store=path)
+    jobs = advance(s, 5)
+    s.change(space=WITHOUT_Y)
+    assert all(set(trial.config) == {"x"} for trial in s.trials)
+    s.change(space=WITH_Y)  # nobody lacks it
+    assert [trial.config for trial in s.trials] == [job.config for job in jobs]
+    s.change(space=WITHOUT_Y)
+    advance(s, 2)
+    with pytest.raises(StudyError, match="parameter 'y' is new"):
+        s.change(space=WITH_Y)
+    s.change(space=WITH_Y, fill={"y": 0.25})
+    advance(s, 2)
+    s.close()
+    with Study.open(path) as again:
+        assert [trial.config for trial in again.trials[:5]] == [job.config for job in jobs]
+        assert [trial.config["y"] for trial in again.trials[5:7]] == [0.25, 0.25]
+        assert replay(again) == []
+
+
+BRANCH = {"a": Space({"m": Y}), "b": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "fill", "message"),
+    [
+        ({"a": Space({"m": Y, "k": Y}), "b": None}, {}, "parameter 'k' is new: say with fill={'k': ...}"),
+        ({"a": Space({"m": Y, "k": Y}), "b": None}, {"k": 3}, "fill={'k': 3}: parameter 'k'=3: must be a number"),
+        ({"a": Space({"m": Y, "k": Y}), "b": None}, {"kk": 0.3}, "fill={'kk': 0.3}: parameter 'kk'=0.3 is unknown"),
+        ({"a": Space({"m": Y, "k": Y}), "b": None}, {"k": 0.3, "m": 0.3}, "no trial lacks a value of 'm': leave it"),
+        ({"a": Space({"m": Y}), "b": Space({"k": Y}), "c": Space({"z": Y})}, {"k": 0.1, "z": 0.1}, "a value of 'z'"),
+        ({"a": Space({"m": Y}), "b": Space({"m": Y})}, {}, "parameter 'm' is new"),
+    ],
+)
+def test_wrong_values_of_the_past_change_nothing(options: Any, fill: Any, message: str) -> None:
+    s = Study(Space({"o": Categorical(BRANCH)}), LOSS, samplers.QMC())
+    for _ in range(4):
+        s.tell(ask(s), {"loss": 1.0})
+    assert {trial.config["o"] for trial in s.trials} == {"a", "b"}
+    before = s.events()
+    with pytest.raises(StudyError, match=re.escape(message)):
+        s.change(space=Space({"o": Categorical(options)}), fill=fill)
+    assert s.events() == before and s.ask() is not None
+
+
+@pytest.mark.parametrize("share", [0.05, 5.0, "half"])
+def test_a_fidelity_of_the_past_is_one_that_there_is(share: Any) -> None:
+    s = Study(WITHOUT_Y, LOSS, samplers.Uniform())
+    advance(s, 2)
+    space = Space({"x": Float(0.0, 1.0), "share": Fidelity(0.1, 1.0)})
+    with pytest.raises(StudyError, match=r"parameter 'share'=.* must be a number from 0.1 to 1.0"):
+        s.change(space=space, fill={"share": share})
+    s.change(space=space, fill={"share": 0.25})
+    assert [trial.config["share"] for trial in s.trials] == [0.25, 0.25]
 
 
 def test_a_population_is_trained_for_longer() -> None:

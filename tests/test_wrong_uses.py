@@ -62,6 +62,49 @@ DEFINITIONS: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
+S = ts.schedulers
+PARTS: dict[str, tuple[Callable[[], Any], str]] = {
+    "minimise of a goal": (lambda: ts.Goal(minimise="x"), r"'minimise': a metric is minimised unless maximise=True"),  # type: ignore[call-arg]
+    "direction of a goal": (lambda: ts.Goal("x", direction="minimize"), r"'direction': a metric is minimised unless"),  # type: ignore[call-arg]
+    "mode of a goal": (lambda: ts.Goal("x", mode="min"), "'mode': a metric is minimised unless"),  # type: ignore[call-arg]
+    "maximize": (lambda: ts.Goal("x", maximize=True), "Goal has no argument 'maximize': did you mean maximise="),  # type: ignore[call-arg]
+    "a direction by position": (lambda: ts.Goal("x", "minimize"), "Goal: maximise='minimize' must be True or False"),  # type: ignore[arg-type]
+    "a goal without a name": (lambda: ts.Goal(), "Goal: missing required argument 'metric'; it has metric, maximise"),  # type: ignore[call-arg]
+    "a goal that is a number": (lambda: ts.Goal(3), "Goal: metric=3 must be the name of a metric"),  # type: ignore[arg-type]
+    "once as text": (lambda: ts.Goal("x", once="no"), "Goal: once='no' must be True or False"),  # type: ignore[arg-type]
+    "a constraint's limit": (lambda: ts.Constraint("m", limit=3.0), "'limit': did you mean at_most="),  # type: ignore[call-arg]
+    "a constraint that is a number": (lambda: ts.Constraint(3, 1.0), "Constraint: metric=3 must be the name"),  # type: ignore[arg-type]
+    "choices": (lambda: ts.Categorical(choices=["a"]), "Categorical has no argument 'choices': did you mean options="),  # type: ignore[call-arg]
+    "an ordinal's choices": (lambda: ts.Ordinal(choices=[1, 2]), "'choices': did you mean values="),  # type: ignore[call-arg]
+    "q": (lambda: ts.Float(0.0, 1.0, q=0.1), "Float has no argument 'q': did you mean step="),  # type: ignore[call-arg]
+    "no upper end": (lambda: ts.Float(0.0), "Float: missing required argument 'high'"),  # type: ignore[call-arg]
+    "too many": (lambda: ts.Budget(30), "Budget: extra positional arguments provided; it has seconds"),  # type: ignore[misc]
+    "population_size": (
+        lambda: S.PBT(population_size=4),
+        "PBT has no argument 'population_size': did you mean population=",
+    ),
+    "max_t": (lambda: S.ASHA(max_t=9), "ASHA has no argument 'max_t': did you mean max_steps="),
+    "reduction_factor": (lambda: S.Hyperband(9, reduction_factor=3), "'reduction_factor': did you mean eta="),
+    "the seed of a sampler": (lambda: ts.samplers.TPE(seed=3), "'seed': all randomness follows from the seed of the"),
+    "a goal that is no text": (
+        lambda: ts.Study(SPACE, ts.Goal("a\udcff")),
+        r"Goal: metric='a\\udcff' must be a name that",
+    ),
+    "a limit of no text": (
+        lambda: study(constraints=ts.Constraint("a\udcff", 1.0)),
+        r"Constraint: metric='a\\udcff' must be a name that can be written",
+    ),
+    "a slip": (lambda: ts.samplers.TPE(startip=3), "'startip': did you mean startup="),
+    "another name": (lambda: S.Full(zebra=3), "Full has no argument 'zebra'; it has steps, seeds"),
+    "none at all": (lambda: ts.samplers.Uniform(zebra=3), "Uniform has no argument 'zebra'; it has none"),
+}
+
+
+@pytest.mark.parametrize(("act", "words"), PARTS.values(), ids=PARTS)
+def test_parts(act: Callable[[], Any], words: str) -> None:
+    refused(act, words)
+
+
 def refused(act: Callable[[], Any], words: str) -> None:
     with pytest.raises((TypeError, ValueError), match=words) as error:
         act()

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from numbers import Integral
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec.structs import force_setattr
 
 from tunesmith._axes import (
@@ -25,11 +24,12 @@ from tunesmith._axes import (
     scalars,
     shown,
 )
+from tunesmith.hints import Hinted
 
 CONFIDENCE = {"low": 0.25, "medium": 0.5, "high": 0.75}
 
 
-class Prior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Prior(Hinted, frozen=True, forbid_unknown_fields=True):
     """What an expert believes about one parameter: its best value, and how sure that is.
 
     Args:
@@ -53,7 +53,7 @@ class Prior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         force_setattr(self, "mode", scalar("mode", self.mode))
 
 
-class Parameter(msgspec.Struct, frozen=True, tag_field="kind", forbid_unknown_fields=True, repr_omit_defaults=True):
+class Parameter(Hinted, frozen=True, tag_field="kind", forbid_unknown_fields=True, repr_omit_defaults=True):
     """What the kinds of parameters share."""
 
     def axis(self) -> Axis:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -123,13 +123,16 @@ class Totals:
         if both and not exclusive(ours.place.condition, theirs.place.condition, self.columns):
             raise ValueError(f"constraint {ours.rule!r}: {min(both)!r} stands in {theirs.rule!r} already")
 
-    def share(self, config: dict[str, Scalar], levels: Mapping[int, int]) -> None:
-        """Bring the values of a configuration to the totals; what adds up already stays as it is."""
+    def share(self, config: dict[str, Scalar], levels: Mapping[int, int], held: Container[str] = ()) -> None:
+        """Bring the values of a configuration to the totals, but for those that are held; what adds up already stays as
+        it is.
+        """
         for rule, place, members in self.totals:
             if place.is_active(levels):
                 axes = {node.name: node.axis for node in members if node.is_active(levels)}
                 if not rule({name: config[name] for name in axes}):
-                    share(config, axes, rule.total)
+                    taken = math.fsum(number(config[name]) for name in axes if name in held)
+                    share(config, {name: axes[name] for name in axes if name not in held}, rule.total - taken)
 
     def snap(self, points: Floats) -> None:
         """Bring points [n, d], snapped but for the totals, to them."""

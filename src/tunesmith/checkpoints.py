@@ -28,7 +28,7 @@ from uuid import uuid4
 import msgspec
 import numpy as np
 
-from tunesmith.errors import TunesmithError, install
+from tunesmith.errors import TunesmithError, clean, install
 from tunesmith.temporary import alive
 from tunesmith.trees import Bytes, Leaf, Tree, pack, unpack
 
@@ -38,6 +38,8 @@ _PLACE = re.compile(r"[0-9]{1,18}/([0-9]{1,18})\.(json|safetensors|files)")
 _DAMAGED = "the checkpoint {} is damaged or cut short: its digest is not the recorded one"
 _METADATA = "tunesmith"  # key of the structure in the metadata of a safetensors file
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+_LONGEST_NAME = 200  # bytes of a directory's name: no file system has fewer than 255
+_KEPT = 100  # bytes that stay of a name that is longer
 _ABANDONED = 3600.0  # seconds after which an unfinished file of another machine is taken for abandoned
 
 
@@ -45,16 +47,26 @@ def folder_of(store: Path, study: str) -> Path:
     """The directory with the checkpoints of a study: next to its store, one for each store and study.
 
     ``x.db.checkpoints/study`` for the study ``study`` in ``x.db``; characters that no name of a file may have are
-    percent-encoded. A directory that an earlier version has made, ``x.checkpoints/study``, is used as it is, unless
-    another store beside this one would have the same.
+    percent-encoded, and the end of a long name is replaced by its digest. A directory that an earlier version has made,
+    ``x.checkpoints/study``, is used as it is, unless another store beside this one would have the same.
     """
-    folder = store.parent / f"{store.name}.checkpoints" / quote(study, safe=" ()+,=@~")
+    folder = store.parent / f"{store.name}.checkpoints" / _file_name(study)
     before = store.with_suffix(".checkpoints") / re.sub(r"[^\w.\- ]|^\.+", "_", study)
     if before.is_dir() and not folder.exists() and re.fullmatch(r"[\w\- ]+", study):
         others = [other for other in store.parent.glob(f"{glob.escape(store.stem)}.*") if other.is_file()]
         if all(other.name.startswith(store.name) for other in others):
             return before
     return folder
+
+
+def _file_name(study: str) -> str:
+    """A name of a file that only this study has."""
+    name = quote(clean(study), safe=" ()+,=@~")
+    if not name.strip("."):  # "." and ".." are directories
+        return name.replace(".", "%2E")
+    if len(name) > _LONGEST_NAME:  # what is encoded has no "%-"
+        return f"{name[:_KEPT]}%-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+    return name
 
 
 REPORTED = "tunesmith.step"  #: key of the step in the state of a function that reports

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from operator import mul
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith._axes import number
+from tunesmith.hints import Hinted
 from tunesmith.records import TO_THE_END, Asked, Ended, Event, Failed, Told
 from tunesmith.space import Categorical, Config, Constant, Domain, Ordinal, Scalar, Space
 
@@ -35,7 +35,7 @@ class Cost(NamedTuple):
     sd: float
 
 
-class Budget(msgspec.Struct, frozen=True, kw_only=True):
+class Budget(Hinted, frozen=True, kw_only=True):
     """What all trials of a study may cost together: time of one worker, or money.
 
     Args:

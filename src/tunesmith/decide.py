@@ -30,7 +30,6 @@ TRIES = 100  #: proposals of the sampler that one ask looks at to find a configu
 ENUMERABLE = 20_000  #: a finite space up to this size is searched for what is left
 TRIES_IF_ENUMERABLE = 8  #: proposals that were all tried before, after which that is done
 NEAR = 64  #: so many trials show where a space with thin constraints has something
-COMPLETIONS = 1000  #: ways to complete a part of a configuration that are looked at to find one that is allowed
 
 _WAY_OUT = "the study can still be read, and study.change(...) goes on with another sampler or scheduler"
 
@@ -224,7 +223,9 @@ class Decider:
                 if isinstance(decision, Repeat):
                     return Decided(self._repeat(decision, worker))
         advanced = self._advance(decision, worker, tags)
-        return Decided(advanced, "" if advanced is not None else message or self._reason())
+        if advanced is not None:
+            return Decided(advanced)
+        return Decided(None, "; ".join(filter(None, (message, self._reason(), self._left()))))
 
     def afford(self, budget: Budget, worker: str = "", limit: int | None = None) -> Decided:
         """The next job as ``decide`` gives it, if the budget is enough for it: for what is spent, what the jobs that
@@ -277,6 +278,13 @@ class Decider:
         message: str = self._scheduler.algorithm.message(self._scheduler.state(self.fold))
         return message
 
+    def _left(self) -> str:
+        """What stays in the queue at the end."""
+        waiting = len(self.fold.queue)
+        if self.fold.trials.running or not waiting:
+            return ""
+        return f"{waiting} enqueued configuration{'s were' if waiting > 1 else ' was'} not tried"
+
     # -- new trials ---------------------------------------------------------------------------------------------------
 
     def _start(self, decision: Start | Repeat, worker: str) -> Decided:
@@ -316,30 +324,28 @@ class Decider:
         Passed over are those of which someone has added a result meanwhile, and those that the space of now does not
         allow.
         """
-        definition, again = self.fold.definition, self._scheduler.algorithm.repeats
+        definition = self.fold.definition
+        again = self._scheduler.algorithm.repeats or definition.duplicates
+
+        def wanted(config: Config) -> bool:
+            return again or self.first(config) is None
+
         for number, part in self.fold.queue.items():
             config = definition.space.at(part, 1.0)
             if not definition.space.contains(config):
-                config = self._completed(part, decision)  # type: ignore[assignment]
-            if config is not None and (again or definition.duplicates or self.first(config) is None):
+                config = self._completed(part, decision, wanted)  # type: ignore[assignment]
+            if config is not None and wanted(config):
                 return number, config
         return None
 
-    def _completed(self, part: Config, decision: Start) -> Config | None:
+    def _completed(self, part: Config, decision: Start, wanted: Callable[[Config], bool]) -> Config | None:
         """A configuration with these values and the rest by the sampler; None where the space allows none."""
-        space = self.fold.definition.space
-        rng = stream(self.fold.definition.seed, "sampler.complete", len(self.fold.trials))
+        definition = self.fold.definition
+        rng = stream(definition.seed, "sampler.complete", len(self.fold.trials))
         try:
-            space.check_part(part)
-            proposed = self._propose(decision)
-            for _ in range(COMPLETIONS):
-                config = space.nearest({**(proposed or {}), **part}, rng)
-                if part.items() <= config.items() and space.contains(config):
-                    return config
-                proposed = None
+            return definition.space.complete(part, rng, self._propose(decision), wanted)
         except ValueError:
-            pass
-        return None
+            return None
 
     def _propose(self, decision: Start) -> Config | None:
         """A configuration from the sampler that was not tried yet; None where none is left."""
@@ -451,6 +457,12 @@ class Decider:
         self._begin()
         self._catch_up()
         return self._scheduler.algorithm, self._scheduler.state(self.fold)
+
+    def goes_on(self) -> bool:
+        """Whether the scheduler has another job, where none is out."""
+        self._begin()
+        self._catch_up()
+        return self._ask_scheduler() is not None
 
     def keep(self) -> set[tuple[int, int]]:
         """The checkpoints that the scheduler may still start from."""

@@ -140,16 +140,16 @@ def check_definition(
     _check_space(space)
     if not goals or not all(isinstance(goal, Goal) for goal in goals):
         raise TypeError(f"goals must be a list of Goal, such as [Goal('accuracy', maximise=True)], not {list(goals)!r}")
-    for goal in goals:
-        if not isinstance(goal.metric, str) or not all(isinstance(flag, bool) for flag in (goal.maximise, goal.once)):
-            raise TypeError(f"{goal}: metric must be a string, and maximise and once True or False")
-        if clean(goal.metric) != goal.metric or not goal.metric:
-            raise ValueError(f"the goal {goal.metric!r} must be a name that can be written as UTF-8")
     if len({goal.metric for goal in goals}) < len(goals):
         raise ValueError(f"goals name a metric twice: {', '.join(goal.metric for goal in goals)}")
     if not all(isinstance(rule, Constraint) for rule in constraints):
         raise TypeError(f"constraints must be a list of Constraint, such as [Constraint('ms', at_most=5)], not "
                         f"{list(constraints)!r}; rules between parameters belong to the Space")  # fmt: skip
+    for rule in (*goals, *constraints):
+        if clean(rule.metric) != rule.metric:
+            raise ValueError(
+                f"{type(rule).__name__}: metric={rule.metric!r} must be a name that can be written as UTF-8"
+            )
     check_algorithm("sampler", sampler)
     check_algorithm("scheduler", scheduler)
     if not isinstance(duplicates, bool):
@@ -208,16 +208,17 @@ def _check_space(space: Any) -> None:
         )
 
 
-def check_fill(configs: Sequence[Config], space: Space, fill: Config) -> None:
-    """Raise StudyError unless every trial has a value for each parameter that is active in it.
+def check_fill(asked: Sequence[Config], configs: Sequence[Config], space: Space, fill: Config) -> None:
+    """Raise StudyError unless every trial has a value for each parameter that is active in it, and ``fill`` is used.
 
     Args:
-        configs: of the trials, as the change makes them.
+        asked: the configurations of the trials as they were asked.
+        configs: the same as the change makes them.
         space: the new one.
         fill: what the change gives to parameters that are new.
     """
     try:
-        space.check_part({name: value for name, value in fill.items() if name not in space.fidelities})
+        space.check_part(fill)
     except ValueError as error:
         raise StudyError(f"change: fill={fill}: {error}") from None
     for config in configs:
@@ -226,6 +227,9 @@ def check_fill(configs: Sequence[Config], space: Space, fill: Config) -> None:
             raise StudyError(
                 f"change: parameter {missing!r} is new: say with fill={{{missing!r}: ...}} what it was so far"
             )
+    for name in fill if asked else ():
+        if not any(name in config and name not in before for before, config in zip(asked, configs, strict=True)):
+            raise StudyError(f"change: fill={fill}: no trial lacks a value of {name!r}: leave it out")
 
 
 def missing_parameter(domains: Mapping[str, Domain], config: Config) -> str | None:

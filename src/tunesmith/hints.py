@@ -5,8 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
-from functools import wraps
-from typing import ParamSpec, TypeVar
+from functools import cache, wraps
+from types import UnionType
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+
+import msgspec
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,6 +57,135 @@ _OURS = {
     "load_if_exists": "store= and name= alone: a study that exists is continued",
 }
 
+_MINIMISED = "a metric is minimised unless maximise=True is said: Goal('loss'), Goal('accuracy', maximise=True)"
+_SEED = "all randomness follows from the seed of the study"
+
+#: the same for goals, domains, samplers and schedulers: the names that ours may have, or a sentence
+_OF_PARTS: dict[str, tuple[str, ...] | str] = {
+    "minimise": _MINIMISED,
+    "minimize": _MINIMISED,
+    "direction": _MINIMISED,
+    "mode": _MINIMISED,
+    "maximize": ("maximise",),
+    "name": ("metric",),
+    "upper": ("at_most", "high"),
+    "limit": ("at_most",),
+    "threshold": ("at_most",),
+    "max": ("high", "at_most"),
+    "maximum": ("high", "at_most"),
+    "lower": ("low",),
+    "min": ("low",),
+    "minimum": ("low",),
+    "log_scale": ("log",),
+    "logarithmic": ("log",),
+    "q": ("step",),
+    "choices": ("options", "values"),
+    "categories": ("options", "values"),
+    "items": ("options", "values"),
+    "default": ("prior",),
+    "epochs": ("max_steps", "steps"),
+    "max_t": ("max_steps", "steps"),
+    "max_epochs": ("max_steps", "steps"),
+    "max_budget": ("max_steps", "steps"),
+    "max_resource": ("max_steps", "steps"),
+    "steps": ("max_steps",),
+    "max_steps": ("steps",),
+    "grace_period": ("min_steps", "grace", "warmup", "patience"),
+    "min_budget": ("min_steps",),
+    "min_resource": ("min_steps",),
+    "reduction_factor": ("eta",),
+    "population_size": ("population",),
+    "pop_size": ("population",),
+    "popsize": ("population",),
+    "perturbation_interval": ("ready",),
+    "interval": ("ready",),
+    "n_startup_trials": ("startup",),
+    "n_initial_points": ("startup",),
+    "n_seeds": ("seeds",),
+    "seed": _SEED,
+    "random_state": _SEED,
+    "rng": _SEED,
+}
+
+
+_WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "a text",
+    type(None): "None",
+    None: "None",
+}
+
+
+_EXAMPLES: dict[Any, str] = {int: "(1, 4)", float: "(0.1, 0.5)"}
+
+
+class _Answering(msgspec.StructMeta):
+    """Makes objects, and answers arguments that they do not have."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: N805  # what a metaclass makes are classes
+        known = cls.__struct_fields__
+        for name in kwargs:
+            if name not in known:
+                raise TypeError(f"{cls.__name__} has no argument {name!r}{_hint_of_part(name, known)}")
+        if issubclass(cls, Options):
+            kinds = _kinds(cls)
+            for name, value in (*zip(known, args), *kwargs.items()):  # noqa: B905  # there may be too many of them
+                if not _fits(value, kinds[name]):
+                    raise TypeError(f"{cls.__name__}: {name}={value!r} must be {_in_words(kinds[name])}")
+        try:
+            return super().__call__(*args, **kwargs)
+        except TypeError as error:
+            text = str(error)
+            if not text.startswith(("Missing required argument", "Extra positional arguments", "Argument ")):
+                raise
+            raise TypeError(f"{cls.__name__}: {text[0].lower()}{text[1:]}; it has {', '.join(known)}") from None
+
+
+class Hinted(msgspec.Struct, frozen=True, metaclass=_Answering):
+    """A struct that users make: a wrong argument of it is answered with the one that is meant."""
+
+
+class Options(Hinted, frozen=True):
+    """The hyperparameters of a sampler or a scheduler, or of a part of one; each value is of its type."""
+
+
+@cache
+def _kinds(options: type[Options]) -> dict[str, Any]:
+    """The type of every field."""
+    return {field.name: field.type for field in msgspec.structs.fields(options)}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type; what there is to say of the contents of a container is said elsewhere."""
+    if get_origin(kind) in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    if get_origin(kind) is Literal:
+        return isinstance(value, str)
+    if get_origin(kind) is tuple:
+        return isinstance(value, list | tuple)
+    if kind is int:
+        return type(value) is int
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is None:
+        return value is None
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _in_words(kind: Any) -> str:
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    words = []
+    for one in kinds:
+        if get_origin(one) is Literal:
+            words += [repr(option) for option in get_args(one)]
+        elif get_origin(one) is tuple:
+            words.append(f"a list such as {_EXAMPLES[get_args(one)[0]]}")
+        else:
+            words.append(_WORDS.get(one) or f"{one.__name__}()")
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
 
 def hints(function: Callable[P, R]) -> Callable[P, R]:
     """Answer an argument that a function does not have with the one that is meant."""
@@ -78,3 +210,13 @@ def _hint(name: str, known: list[str]) -> str:
         return f": here it is {ours}"
     near = get_close_matches(name, known, n=1)
     return f": did you mean {near[0]}=?" if near else f"; it has {', '.join(known)}"
+
+
+def _hint_of_part(name: str, known: tuple[str, ...]) -> str:
+    ours = _OF_PARTS.get(name, ())
+    if isinstance(ours, str) and (ours is not _MINIMISED or "maximise" in known):
+        return f": {ours}"
+    near = [one for one in ours if one in known] or get_close_matches(name, known, n=1)
+    if near:
+        return f": did you mean {near[0]}=?"
+    return f"; it has {', '.join(known)}" if known else "; it has none"

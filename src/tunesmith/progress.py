@@ -13,11 +13,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from tunesmith import samplers
+from tunesmith._tables import as_html
 from tunesmith.errors import printable
 from tunesmith.noise import Estimate
 from tunesmith.records import Goal
 from tunesmith.study import Study
-from tunesmith.tables import Row, as_html
+from tunesmith.tables import Row
 from tunesmith.trials import Status, Trial
 
 if TYPE_CHECKING:

@@ -17,6 +17,8 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from tunesmith import check
+from tunesmith.hints import Hinted
 from tunesmith.space import Config, Scalar, Space, decode_hook, encode_hook
 
 FORMAT = 2  #: version of the event language, written into every ``Opened``
@@ -32,7 +34,7 @@ _WINDOW = re.compile(r"last-([1-9]\d{0,8})-avg")
 RETRIED: frozenset[str] = frozenset({"lost", "crashed"})
 
 
-class Goal(msgspec.Struct, frozen=True, omit_defaults=True):
+class Goal(Hinted, frozen=True, omit_defaults=True):
     """A metric to minimise, or to maximise. The only place that knows about direction.
 
     Args:
@@ -43,7 +45,7 @@ class Goal(msgspec.Struct, frozen=True, omit_defaults=True):
             far; ``"last-K-avg"`` (such as ``"last-10-avg"``), the mean of the last K.
 
     Raises:
-        ValueError: ``scope`` is none of these.
+        TypeError, ValueError: one of these is none of what it may be.
     """
 
     metric: str
@@ -52,6 +54,9 @@ class Goal(msgspec.Struct, frozen=True, omit_defaults=True):
     scope: str = "last"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.metric, str) or not self.metric:
+            raise TypeError(f"Goal: metric={self.metric!r} must be the name of a metric")
+        check.flag("Goal", maximise=self.maximise, once=self.once)
         if self.scope not in ("last", "best") and self.window is None:
             raise ValueError(
                 f"Goal: scope={self.scope!r} must be 'last', 'best' or 'last-K-avg', such as 'last-10-avg'"
@@ -68,7 +73,7 @@ class Goal(msgspec.Struct, frozen=True, omit_defaults=True):
         return -value if self.maximise else value
 
 
-class Constraint(msgspec.Struct, frozen=True, omit_defaults=True):
+class Constraint(Hinted, frozen=True, omit_defaults=True):
     """An outcome constraint: ``metric <= at_most``. A trial that breaks it is never the best one.
 
     ``once`` is as for a ``Goal``.
@@ -79,6 +84,9 @@ class Constraint(msgspec.Struct, frozen=True, omit_defaults=True):
     once: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.metric, str) or not self.metric:
+            raise TypeError(f"Constraint: metric={self.metric!r} must be the name of a metric")
+        check.flag("Constraint", once=self.once)
         if isinstance(self.at_most, bool) or not isinstance(self.at_most, Real):
             raise TypeError(f"Constraint: at_most={self.at_most!r} must be a number")
         if not math.isfinite(self.at_most):

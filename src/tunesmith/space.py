@@ -38,9 +38,11 @@ from tunesmith._constraints import (
     sum_to,
 )
 from tunesmith._domains import Constant, Fidelity, Float, Integer, Ordinal, Parameter, Prior
-from tunesmith._nodes import Column, Node, Place, exclusive
+from tunesmith._nodes import Column, Node, Place, exclusive, levels_of
 from tunesmith._rules import Bound, Rules
 from tunesmith._sums import Totals
+from tunesmith._tables import as_html
+from tunesmith.hints import Hinted
 
 __all__ = [
     "Categorical", "Column", "Config", "Constant", "Domain", "Fidelity", "Float", "Forbid", "Integer", "LessThan",
@@ -51,6 +53,8 @@ __all__ = [
 Config = dict[str, Scalar]
 
 SAMPLE_DRAWS = 1000  #: draws of `Space.sample` before it looks for points that the constraints allow
+COMPLETIONS = 100  #: ways to complete a part of a configuration that are looked at to find one that is allowed
+ROADS = 100  #: ways into the branches with the parameters of a part that are looked at
 MOVE_DRAWS = 100  #: draws of `Space.perturb` and `Space.jitter` before they move by smaller steps
 LONGEST = 20  #: names that an error lists
 LISTED = 20_000  #: configurations of a finite space that are gone through to find those that are allowed
@@ -64,7 +68,7 @@ MORE_RUNGS = tuple(i / 8 for i in range(9))  #: the same where it names several 
 # -- domains ------------------------------------------------------------------------------------------------------
 
 
-class Option(msgspec.Struct, frozen=True):
+class Option(Hinted, frozen=True):
     """What comes with an option of a `Categorical`: a value for the training code, and parameters of its own.
 
     Args:
@@ -153,6 +157,26 @@ class Categorical(Parameter, frozen=True, tag="categorical"):
         options = list(self.options) if plain else dict(zip(self.options, contents, strict=True))
         prior = "" if self.prior is None else f", prior={self.prior!r}"
         return f"Categorical({options!r}{prior}{', fixed=True' if self.fixed else ''})"
+
+
+def _taken(node: Node, levels: list[int], draft: Mapping[str, Scalar], rng: np.random.Generator) -> Scalar:
+    """One of these options of a parameter: that of the draft, or a drawn one."""
+    assert node.switch is not None
+    with contextlib.suppress(KeyError, ValueError):
+        if node.switch.level(draft[node.name]) in levels:
+            return draft[node.name]
+    return node.switch.value(levels[rng.integers(len(levels))])
+
+
+def _rows(space: Space, where: str) -> Iterator[dict[str, Any]]:
+    """The parameters of a space and of its branches, as rows of a table."""
+    for name, domain in space.items():
+        branches = domain.branches if isinstance(domain, Categorical) else ()
+        options = f"Categorical({list(domain.options)!r})" if isinstance(domain, Categorical) else ""
+        yield {"parameter": name, "values": options if any(branches) else domain, "where": where}
+        for option, branch in zip(domain.options if isinstance(domain, Categorical) else (), branches, strict=True):
+            if branch is not None:
+                yield from _rows(branch, f"{where} and {name}={option!r}" if where else f"{name}={option!r}")
 
 
 def _options(given: object) -> tuple[Scalar, ...]:
@@ -305,6 +329,11 @@ class Space(Mapping[str, Domain]):
         rules = f", constraints={list(self._stored)!r}" if self.constraints else ""
         return f"Space({self._domains!r}{rules})"
 
+    def _repr_html_(self) -> str:
+        rows = list(_rows(self, ""))
+        rows += [{"parameter": "constraint", "values": rule, "where": ""} for rule in self._stored]
+        return as_html(rows, f"Space of {len(self)} parameters" if len(self) != 1 else "Space of one parameter")
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Space, (self._domains, self.constraints)
 
@@ -333,7 +362,7 @@ class Space(Mapping[str, Domain]):
         Raises:
             ValueError: as `check`, constraints left aside.
         """
-        if len(config) == len(self._plain):  # the usual space, without branches: several times as fast
+        if self._plain and len(config) == len(self._plain):  # the usual space, without branches: several times as fast
             try:
                 return np.array([encode(config[name]) for name, encode in self._plain], dtype=np.float64)
             except (KeyError, ValueError):
@@ -693,6 +722,57 @@ class Space(Mapping[str, Domain]):
         A configuration of the space stays as it is. Constraints as in `perturb`.
         """
         return self._vary(config, rng, lambda axis, value: value, near)
+
+    def complete(
+        self,
+        part: Mapping[str, Scalar],
+        rng: np.random.Generator,
+        draft: Mapping[str, Scalar] | None = None,
+        wanted: Callable[[Config], bool] = lambda config: True,
+    ) -> Config | None:
+        """A configuration with these values, the rest as in ``draft`` as far as that is possible, or drawn; None where
+        none was found that is wanted and that the constraints allow.
+
+        Raises:
+            ValueError: as `check_part`, or these parameters are never active together.
+        """
+        self.check_part(part)
+        draft = draft or {}
+        for _ in range(COMPLETIONS):
+            options = self._options_for(part, draft, rng)
+            config = self.nearest({**draft, **options, **part}, rng)
+            if self._totals and part.keys() <= config.keys():
+                config |= part
+                self._totals.share(config, levels_of(self._nodes, config), part)
+            if part.items() <= config.items() and self.contains(config) and wanted(config):
+                return config
+            draft = {}
+        return None
+
+    def _options_for(self, part: Mapping[str, Scalar], draft: Mapping[str, Scalar], rng: np.random.Generator) -> Config:
+        """The options of which the branches have the parameters of a part: those of the draft if they do, or drawn."""
+        switches = {node.column: node for node in self._nodes if node.switch}
+        for _ in range(ROADS):
+            levels: dict[int, set[int]] = {}  # by column: the options that lead to all of them
+            for name, value in part.items():
+                nodes = [node for node in self._by_name[name] if _accepts(node.axis, value)]
+                node = nodes[rng.integers(len(nodes))] if len(nodes) > 1 else nodes[0]
+                if node.switch:
+                    levels[node.column] = levels.get(node.column, {node.switch.level(value)}) & {
+                        node.switch.level(value)
+                    }
+                parent, options = node.parent, node.options
+                while parent >= 0:
+                    levels[parent] = levels.get(parent, set(options)) & set(options)
+                    parent, options = switches[parent].parent, switches[parent].options
+            if all(levels.values()):
+                return {
+                    switches[column].name: _taken(switches[column], sorted(allowed), draft, rng)
+                    for column, allowed in sorted(levels.items())
+                }
+        raise ValueError(
+            f"{_listed(map(repr, part))} are never active together: they are in branches that exclude each other"
+        )
 
     # helpers
 

@@ -16,6 +16,7 @@ from weakref import finalize
 import numpy as np
 
 from tunesmith import samplers, schedulers, temporary
+from tunesmith._tables import as_html
 from tunesmith.checkpoints import Checkpoints, folder_of, of_user
 from tunesmith.costs import Budget, check_budget
 from tunesmith.decide import Decided, Decider
@@ -58,12 +59,12 @@ from tunesmith.records import (
     Told,
 )
 from tunesmith.reports import check_seconds, notes, once_metrics, told
-from tunesmith.rng import subseed
+from tunesmith.rng import stream, subseed
 from tunesmith.samplers.base import Sampler
 from tunesmith.schedulers.base import Scheduler
 from tunesmith.space import Config, Scalar, Space
 from tunesmith.storage.base import Store, open_store
-from tunesmith.tables import SHOWN, Row, as_html, trial_rows, used
+from tunesmith.tables import SHOWN, Row, trial_rows, used
 from tunesmith.trials import Checkpoint, Trial, Trials
 
 ONE_BY_ONE = 8  #: up to so many asks are written one by one, which other writers can't undo
@@ -502,7 +503,7 @@ class Study:
             (``study.message`` says so).
 
         Raises:
-            ValueError: a parameter is not in the space, or a value is not allowed.
+            ValueError: a parameter is not in the space, a value is not allowed, or no configuration has these together.
         """
         if not isinstance(config, Mapping):
             raise TypeError(f"enqueue needs a configuration, such as {{'lr': 0.1}}, not {config!r}")
@@ -516,12 +517,24 @@ class Study:
                     return False
             elif self._is_whole(config):
                 self.space.check(self.space.at(config, 1.0))
-            scheduler = self._log.decider.scheduler
-            members = scheduler.members
-            if members is not None and not scheduler.rungs and self._fold.started + len(self._fold.queue) >= members:
-                self._message = f"all {members} members of the population have their first configuration"
+            elif self.space.complete(config, stream(self.definition.seed, "enqueue", self._fold.number)) is None:
+                raise ValueError(f"enqueue: no configuration with {config} was found that the constraints allow")
+            self._message = self._why_none_starts()
+            if self._message:
                 return False
             return self._log.append([Enqueued(config)])
+
+    def _why_none_starts(self) -> str:
+        """Why the scheduler will start no more trials, whatever the limits of this run; empty where it may."""
+        scheduler, _ = self._log.decider.scheduling()
+        members, rungs, trials = scheduler.members, scheduler.rungs, self.trials
+        if members is not None and not rungs and self._fold.started + len(self._fold.queue) >= members:
+            return f"all {members} members of the population have their first configuration"
+        if members is not None and rungs and any(trial.until > rungs[-1] for trial in trials):
+            return "the trials of the population are chosen"
+        if trials and not trials.running and not trials.waiting and not self._log.decider.goes_on():
+            return "the search has come to its end: no more trials are started"
+        return ""
 
     def _is_whole(self, config: Config) -> bool:
         """Whether a configuration has every parameter that its branches make active."""
@@ -592,7 +605,7 @@ class Study:
             fill: the value that each parameter which is new had in all trials so far.
 
         Raises:
-            StudyError: a parameter is new and ``fill`` lacks it, or ``fill`` names something else.
+            StudyError: a parameter is new and ``fill`` lacks it, or ``fill`` has one of which no trial lacks a value.
         """
         if space is None and sampler is None and scheduler is None:
             raise TypeError("change() needs one of space=, sampler= and scheduler=")
@@ -610,7 +623,7 @@ class Study:
             chosen = given.scheduler(after.scheduler)
             chosen.init(after.space, after.goals, after.constraints)  # says now what it can't do
             if space is not None:
-                check_fill(self._fold.fitting(space, fill), space, fill)
+                check_fill([trial.asked for trial in self.trials], self._fold.fitting(space, fill), space, fill)
             elif fill:
                 raise StudyError(f"change: fill={fill} is for a new space, and none is given")
             self._log.give(given)

@@ -12,9 +12,10 @@ from typing import Literal, NamedTuple, overload
 
 import msgspec
 
+from tunesmith._tables import as_html, as_text
 from tunesmith.records import RETRIED, TO_THE_END, AnyEvent, Asked, Checkpointed, Ended, Failed, Goal, Told
 from tunesmith.space import Config, Scalar
-from tunesmith.tables import SHOWN, Row, as_html, as_text, trial_rows, used
+from tunesmith.tables import SHOWN, Row, trial_rows, used
 
 MAX_CRASHES = 3  #: so often may the worker processes of a trial die without progress until the trial counts as failed
 
@@ -67,7 +68,7 @@ def scoped(goal: Goal, values: Sequence[float]) -> Sequence[float]:
     return values
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Trial:
     """One configuration in training. ``step`` is how far its weights have been trained.
 
@@ -107,6 +108,18 @@ class Trial:
     """The configuration at which the last values were measured: it differs from ``config`` while a job with other
     fidelities has told nothing yet.
     """
+
+    def __repr__(self) -> str:
+        shown = {"status": self.status, "step": self.step, "metrics": self.metrics, "config": self.config}
+        more = ("parent", "replaces", "repeat_of", "notes", "error")
+        shown |= {name: value for name in more if (value := getattr(self, name)) not in (None, {}, "")}
+        return f"Trial({', '.join([str(self.id), *(f'{name}={value!r}' for name, value in shown.items())])})"
+
+    def _repr_html_(self) -> str:
+        rows = {"status": self.status, "step": self.step} | self.metrics | self.config | self.notes
+        if self.error:
+            rows["error"] = self.error
+        return as_html([{"": name, "value": value} for name, value in rows.items()], f"Trial {self.id}")
 
     def values(self, metric: str) -> tuple[list[int], list[float]]:
         """Steps and values of a metric, as far as it was told."""
@@ -286,6 +299,7 @@ class Trials(Sequence[Trial]):
             trial.ask, trial.until, trial.worker, trial.status = event.ask, event.until, event.worker, "running"
             if "retry" in event.tags:
                 self.waiting.remove(trial)
+                trial.error = trial.kind = ""  # of the worker that has vanished
             elif event.start < trial.step:  # another fidelity, for which the weights are of no use
                 trial.checkpoints.clear()
                 trial.ended = False

@@ -83,6 +83,14 @@ def test_status(call: Any, store: Path) -> None:
     assert found["best"]["step"] == 10
 
 
+def test_status_says_which_steps_count(call: Any, tmp_path: Path) -> None:
+    goals = [ts.Goal("loss", scope="best"), ts.Goal("top", maximise=True, scope="last-3-avg"), ts.Goal("time")]
+    ts.Study(ts.Space({"x": ts.Float(0.0, 1.0)}), goals, store=tmp_path / "a.db").close()
+    found = json.loads(call("status", tmp_path / "a.db", "--json").out)
+    assert found["goals"] == ["minimise loss (best)", "maximise top (last-3-avg)", "minimise time"]
+    assert "minimise loss (best), maximise top (last-3-avg), minimise time" in call("status", tmp_path / "a.db").out
+
+
 def test_best_is_the_best(call: Any, store: Path, opened: Opened) -> None:
     best = opened(store, "first").best
     assert best is not None

@@ -10,7 +10,9 @@ import time
 from contextlib import suppress
 from dataclasses import astuple
 
+import numpy as np
 import pytest
+import torch
 import training_code as code
 from jobs import checkpoint, job
 
@@ -315,6 +317,37 @@ def test_texts_among_the_metrics_are_notes(session):
     assert report.metrics == {"x": [1.0, 2.0]} and report.notes == {"file": "b.pt"}
 
 
+class Plain:
+    def __str__(self):
+        return "an object"
+
+
+@pytest.mark.parametrize(
+    ("value", "number", "note"),
+    [
+        ([1, 2], None, "[1, 2]"),
+        ({"a": 1}, None, "{'a': 1}"),
+        (np.eye(2), None, "[[1. 0.]\n [0. 1.]]"),
+        (torch.ones(2), None, "tensor([1., 1.])"),
+        (b"raw", None, "b'raw'"),
+        (Plain(), None, "an object"),
+        ("x" * 2000, None, "x" * 2000),
+        (["x" * 2000], None, "['" + "x" * 998 + "..."),
+        (torch.tensor(2), 2.0, None),
+        (np.array(2), 2.0, None),
+        (10**400, math.inf, None),
+    ],
+)
+def test_what_is_no_number_among_the_metrics_fails_no_trial(value, number, note, session):
+    report = last(session(lambda config: {"x": 1.0, "beside": value}).run(job(0, 0, 1)))
+    assert report.metrics == {"x": [1.0]} | ({} if number is None else {"beside": [number]})
+    assert report.notes == ({} if note is None else {"beside": note})
+
+
+def test_a_goal_beyond_all_floats_is_not_finite(session):
+    assert last(session(lambda config: {"x": 10**400}).run(job(0, 0, 1))).metrics == {"x": [math.inf]}
+
+
 def test_partials_and_callable_objects(session):
     class Callable:
         def __call__(self, config):
@@ -360,7 +393,7 @@ def test_what_is_no_training_code(train, message):
     [
         ({"y": 1.0}, r"the metric 'x', a goal or constraint of the study, is missing; got \['y'\]"),
         ({"x": "high"}, "the metric 'x' is 'high', a str, but must be a number"),
-        ({"x": 1.0, "y": [1]}, r"the metric 'y' is \[1\], a list"),
+        ({"x": [1]}, r"the metric 'x' is \[1\], a list"),
         ({"x": None}, None),
         (None, "the training gave None: it must give a number, or a dict with 'x'"),
     ],
@@ -377,9 +410,6 @@ def test_metrics_are_checked(metrics, message, session):
 
 
 def test_a_number_is_enough_only_where_there_is_one_goal(session):
-    import numpy as np
-    import torch
-
     for number in (1, 1.0, np.float32(1), torch.tensor(1.0), np.array(1), True):
         assert last(session(lambda config, n=number: n).run(job(0, 0, 1))).metrics == {"x": [1.0]}
     assert "must be a dict with 'x', 'y'" in failure(session(lambda config: 1.0, ("x", "y")).run(job(0, 0, 1))).error

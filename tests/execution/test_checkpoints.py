@@ -24,6 +24,7 @@ from hypothesis.extra import numpy as hnp
 from jobs import checkpoint, job
 from safetensors import safe_open
 
+from tunesmith.checkpoints import folder_of
 from tunesmith.execution import CheckpointError, Checkpoints, Files
 
 scalars = st.one_of(
@@ -407,6 +408,22 @@ def test_names_that_collide_or_are_no_text(store):
 def test_a_foreign_study_cannot_point_elsewhere(store, where):
     with pytest.raises(CheckpointError, match="not a place"):
         store.load(where, "")
+
+
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300) | st.sampled_from(
+    [".", "..", "...", "a/b", "a_b", "a%2Fb", "%2E", "\u5b66" * 60, "\u5b66" * 61]
+)
+
+
+@given(st.lists(names, min_size=2, max_size=6, unique=True))
+def test_every_study_has_a_folder_of_its_own(names):
+    folders = [folder_of(Path("/x/study.db"), name) for name in names]
+    for folder in folders:
+        assert folder.parent == Path("/x/study.db.checkpoints") and folder.name not in ("", ".", "..")
+        assert "/" not in folder.name and len(os.fsencode(folder.name)) <= 255
+    assert len(set(folders)) == len(names)
+    assert folder_of(Path("/x/study.db"), "a\udcff").name == "a%5Cudcff"
+    assert len({folder_of(Path("/x", store), "study") for store in ("x.1", "x.2", "x.db", "x.sqlite", "x")}) == 5
 
 
 def test_a_moved_directory_still_works(store, tmp_path):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
+import time
+
 import pytest
 import training_code as code
 
@@ -120,3 +125,67 @@ def test_a_failing_study_lets_go_of_its_store(tmp_path):
         ts.tune(code.generator, SPACE, maximise="y", trials=100, store=tmp_path / "a.db")
     with ts.Study.open(tmp_path / "a.db") as study:
         assert study.trials.failed == 11
+
+
+class Breaks:
+    """A sampler that raises in the middle of a search."""
+
+    def init(self, space, goals, rng, constraints=(), duplicates=False):
+        return 0
+
+    def tell(self, state, event):
+        return state + 1
+
+    def ask(self, state, rng, until=1):
+        if state > 3:
+            raise RuntimeError("no more")
+        return rng.random(1)
+
+
+def breaks(*_):
+    raise RuntimeError("no more")
+
+
+def interrupts(*kinds):
+    """Training code that is interrupted in its third trial."""
+    calls = itertools.count()
+
+    def train(config):
+        if next(calls) == 2:
+            for kind in kinds:
+                if kind in (signal.SIGINT, signal.SIGTERM):
+                    os.kill(os.getpid(), kind)
+                    time.sleep(0.05)
+                else:
+                    raise kind
+        return config["lr"]
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("train", "options", "error"),
+    [
+        (interrupts(KeyboardInterrupt), {}, KeyboardInterrupt),
+        (interrupts(GeneratorExit), {}, GeneratorExit),
+        (interrupts(signal.SIGINT, signal.SIGINT), {}, KeyboardInterrupt),
+        (interrupts(signal.SIGTERM, signal.SIGINT), {}, KeyboardInterrupt),
+        (interrupts(), {"callback": breaks}, RuntimeError),
+        (interrupts(), {"progress": breaks}, RuntimeError),
+        (interrupts(), {"sampler": Breaks()}, RuntimeError),
+        (breaks, {}, ExecutionError),
+    ],
+    ids=["interrupt", "exit", "Ctrl-C twice", "ended and Ctrl-C", "callback", "progress", "sampler", "all fail"],
+)
+def test_what_comes_out_of_a_run_has_the_study(train, options, error):
+    """Nothing is lost of a study that is in memory alone."""
+    options = {"progress": False, "sampler": ts.samplers.Uniform()} | options
+    with pytest.raises(error) as raised:
+        ts.tune(train, SPACE, minimise="x", trials=12, **options)
+    study = raised.value.study
+    assert study.trials and not study.trials.running
+    if error is not ExecutionError:
+        assert study.trials[0].status == "complete"
+    study.change(sampler=ts.samplers.QMC())
+    assert run(study, lambda config: config["lr"], progress=False) == "done"
+    assert len(study.trials) == 12 and ts.replay(study) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -59,4 +60,4 @@ def test_a_study_of_an_old_version_is_read_and_goes_on(log: Path) -> None:
     jobs = play(study, np.random.default_rng(0), jobs=20)
     assert jobs == 0 if done or log.stem == "grid" else jobs == 20
     again = Study.open(store, trials=100)
-    assert [repr(trial) for trial in again.trials] == [repr(trial) for trial in study.trials]
+    assert [asdict(trial) for trial in again.trials] == [asdict(trial) for trial in study.trials]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,5 +48,5 @@ def test_a_view_equals_the_state_it_was_written_from(study: Study) -> None:
     view = Fold()
     for event in study.events():
         view.fold(event)
-    assert [repr(trial) for trial in view.trials] == [repr(trial) for trial in study.trials]
+    assert [asdict(trial) for trial in view.trials] == [asdict(trial) for trial in study.trials]
     assert [trial.reports for trial in view.trials] == [trial.reports for trial in study.trials]

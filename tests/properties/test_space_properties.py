@@ -78,6 +78,32 @@ def test_decode_inverts_encode(data: st.DataObject):
 
 @QUICK
 @given(st.data())
+def test_nothing_may_be_missing(data: st.DataObject):
+    space = data.draw(spaces())
+    config = data.draw(configs(space))
+    assert space.contains({}) == (not config)
+    for missing in config:
+        assert not space.contains({name: value for name, value in config.items() if name != missing})
+
+
+@QUICK
+@given(st.data())
+def test_parts_are_completed(data: st.DataObject):
+    space = data.draw(spaces())
+    config = data.draw(configs(space))
+    names = data.draw(st.sets(st.sampled_from(sorted(config)))) if config else set()
+    part = {name: config[name] for name in names}
+    draft = data.draw(st.none() | configs(space))
+    found = space.complete(part, np.random.default_rng(0), draft)
+    if found is not None:
+        assert space.contains(found) and part.items() <= found.items()
+    else:
+        assert space.constraints  # there is one, but it may be hard to find
+    assert space.complete(config, np.random.default_rng(0), draft) == config
+
+
+@QUICK
+@given(st.data())
 def test_discrete_values_come_back_exactly(data: st.DataObject):
     space = Space({"x": data.draw(domains())})
     config = data.draw(configs(space))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith import Constraint, Float, Goal, Space, Study, replay, samplers
+from tunesmith import Constraint, Float, Goal, Ordinal, Space, Study, replay, samplers
 from tunesmith.schedulers import PBT, Full, Race
 from tunesmith.study import Job
 from tunesmith.testing import GOAL, finite, mixed, play, studies
@@ -146,6 +146,38 @@ def test_a_finite_space_is_gone_through_once_and_then_the_race_goes_on(workers: 
     assert len(counts(study)) == 11 and 22 < len(study.trials) <= 110 and "nothing is left" in study.message
     firsts = [study.space.key(trial.config) for trial in study.trials if trial.repeat_of is None]
     assert len(set(firsts)) == len(firsts)
+
+
+@pytest.mark.parametrize(("gap", "trials"), [(0.0, [40]), (1.0, range(7, 12))], ids=["alike", "unequal"])
+def test_a_race_in_a_finite_space_ends_when_it_is_decided_and_says_so(gap: float, trials: Any) -> None:
+    """Four configurations that are all alike are trained ``seeds`` times each; clearly unequal ones are not."""
+    space = Space({"a": Ordinal([1, 2, 3, 4])})
+    study = Study(space, GOAL, sampler=samplers.Uniform(), scheduler=Race(), trials=60)
+    fill(study, lambda job: gap * job.config["a"] + (-1) ** job.repeat * 0.01)
+    assert len(study.trials) in trials
+    assert study.message.startswith("nothing is left to try: all 4 configurations were tried; the race is decided")
+    study = Study(space, GOAL, sampler=samplers.Uniform(), scheduler=Race(), trials=5)
+    fill(study, lambda job: (-1.0) ** job.repeat)
+    assert study.message == "all 5 trials were started"
+
+
+@pytest.mark.parametrize("before", [Full(4), Full(4, seeds=2), Race(steps=4)])
+def test_with_more_steps_trials_go_on(before: Any) -> None:
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=before, trials=6)
+    fill(study, lambda job: 1.0 + job.trial)
+    ended = study.ask()
+    assert ended is None and {trial.step for trial in study.trials} == {4}
+    study.change(scheduler=Race(steps=9))
+    assert {trial.status for trial in study.trials} == {"paused"}
+    assert study.startable() == {(trial.id, 4) for trial in study.trials}
+    jobs = study.ask(3)
+    assert [(job.trial, job.start, job.until) for job in jobs] == [(0, 4, 9), (1, 4, 9), (2, 4, 9)]
+    study.fail(jobs[0], "diverged")
+    study.fail(jobs[1], "the worker vanished", "lost")
+    study.tell(jobs[2], {"loss": 0.5}, ended=True)
+    fill(study, lambda job: 1.0 + job.trial)
+    assert [trial.step for trial in study.trials] == [4, 9, 5, 9, 9, 9] and study.startable() == set()
+    assert replay(study) == []
 
 
 def test_repeats_that_are_out_count() -> None:

@@ -223,6 +223,17 @@ def test_a_relative_path_is_meant_from_where_it_was_opened(tmp_path: Path, monke
         assert len(again.trials) == 2
 
 
+def test_by_whatever_name_a_file_is_opened_it_is_one_study(tmp_path: Path) -> None:
+    """A driver that has opened a link looks at the leases of the others, and finds their states."""
+    with Study(SPACE, GOAL, store=tmp_path / "a.db") as study:
+        (tmp_path / "link.db").symlink_to("a.db")
+        (tmp_path / "folder").symlink_to(tmp_path)
+        for name in ("link.db", "folder/a.db", "folder/link.db"):
+            with Study(SPACE, GOAL, store=tmp_path / name) as same:
+                assert same.store.path == study.store.path  # type: ignore[attr-defined]
+                assert same.use_checkpoints() == study.use_checkpoints()
+
+
 def test_a_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")

@@ -21,7 +21,7 @@ from tunesmith.definition import NOTHING
 from tunesmith.errors import TunesmithError, install
 from tunesmith.noise import Estimate
 from tunesmith.progress import interval
-from tunesmith.records import Asked, Spec
+from tunesmith.records import Asked, Goal, Spec
 from tunesmith.replay import replay as decide_again
 from tunesmith.storage import SQLiteStore
 from tunesmith.study import Study
@@ -68,7 +68,7 @@ def summary(study: Study) -> dict[str, Any]:
     return {
         "name": study.name,
         "store": str(getattr(study.store, "address", "memory")),
-        "goals": [f"{'maximise' if goal.maximise else 'minimise'} {goal.metric}" for goal in study.goals],
+        "goals": [_goal(goal) for goal in study.goals],
         "sampler": _written(study.definition.sampler, NOTHING.sampler),
         "scheduler": _written(study.definition.scheduler, NOTHING.scheduler),
         "seed": study.definition.seed,
@@ -85,6 +85,12 @@ def summary(study: Study) -> dict[str, Any]:
         "notes": study.notes or None,
         "best": None if best is None else _trial(best, study),
     }
+
+
+def _goal(goal: Goal) -> str:
+    """A goal in words, with the steps that count where it is not the last one."""
+    scope = "" if goal.scope == "last" else f" ({goal.scope})"
+    return f"{'maximise' if goal.maximise else 'minimise'} {goal.metric}{scope}"
 
 
 def brief(found: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from tunesmith.checkpoints import CheckpointError, Checkpoints, Files, Saved
 from tunesmith.execution.adapters import Stopped, Trial, as_task
-from tunesmith.execution.base import ExecutionError, Executor, Failure, Report, Task, current_job
+from tunesmith.execution.base import EndedError, ExecutionError, Executor, Failure, Report, Task, current_job
 from tunesmith.execution.command import Command
 from tunesmith.execution.driver import Outcome, drive
 from tunesmith.execution.inline import Inline
@@ -21,6 +21,7 @@ __all__ = [
     "Checkpoints",
     "Command",
     "Curve",
+    "EndedError",
     "ExecutionError",
     "Executor",
     "Failure",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from tunesmith.checkpoints import Saved
 from tunesmith.errors import TunesmithError
+from tunesmith.metrics import as_float, is_number
 from tunesmith.records import Constraint, FailureKind, Goal
 from tunesmith.space import Scalar
 
@@ -240,13 +241,6 @@ def _names(metrics: tuple[str, ...]) -> str:
 
 
 def _number(name: object, value: Any) -> float:
-    if type(value) is float:
-        return value
-    if value is None:
-        return math.nan
-    if not isinstance(value, str | bytes):
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            pass
+    if is_number(value):
+        return math.nan if value is None else as_float(value)
     raise TypeError(f"the metric {name!r} is {value!r}, a {type(value).__name__}, but must be a number")

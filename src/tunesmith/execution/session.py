@@ -31,7 +31,7 @@ from tunesmith.execution.base import (
     as_metrics,
     current_job,
 )
-from tunesmith.metrics import without_texts
+from tunesmith.metrics import without_others
 from tunesmith.records import Goal
 from tunesmith.rng import stream
 from tunesmith.space import Config, Scalar, Space, SpaceError
@@ -292,8 +292,8 @@ class Session:
         return loss < best
 
     def _row(self, metrics: Any, once: dict[str, float | None], state: Any, pending: _Pending) -> dict[str, float]:
-        """The numbers of a step; texts among them are notes."""
-        numbers, texts = without_texts(metrics, self.options.required)
+        """The numbers of a step; what else stands among them is a note."""
+        numbers, texts = without_others(metrics, self.options.required)
         pending.notes |= texts | self._notes(state)
         return as_metrics(numbers, self.options.required, once)
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import numpy as np
 
+from tunesmith.hints import Options
 from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Told
 from tunesmith.samplers.base import Point, Sampler
 from tunesmith.samplers.gp import GP
@@ -44,7 +44,7 @@ def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-class Auto(msgspec.Struct, frozen=True):
+class Auto(Options, frozen=True):
     """The sampler that the benchmarks speak for (``docs/benchmarks.md``), where they reach.
 
     A Gaussian process up to 100 parameters, 3 goals and 64 jobs at once, for the first 1,000 trials; else TPE.

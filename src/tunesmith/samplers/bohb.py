@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 
+from tunesmith.hints import Options
 from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Told
 from tunesmith.samplers.base import OBSERVED, Point, Walk
 from tunesmith.samplers.qmc import REPEATS, design
@@ -40,7 +40,7 @@ class Rungs:
     heading: dict[int, int] = field(default_factory=dict)
 
 
-class BOHB(msgspec.Struct, frozen=True):
+class BOHB(Options, frozen=True):
     """One trial in three is a uniform draw; the others come from a `TPE` of the highest rung with enough results.
 
     A trial is known to the models of the rungs to which it was sent, and no other. A failed one counts as bad on all of

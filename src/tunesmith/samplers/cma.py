@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
 import numpy as np
 
 from tunesmith._threads import one_thread
 from tunesmith.errors import install
+from tunesmith.hints import Options
 from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Told
 from tunesmith.rng import stream, subseed
 from tunesmith.samplers.base import (
@@ -39,11 +39,12 @@ FINE = 200  #: numbers of more levels count as continuous
 TRIES = 50  #: draws for a point that the constraints allow
 SPARE = 32  #: draws beyond a generation's size that are looked at to find a point that was not tried
 IDLE = 20  #: generations in a row without a point that was not tried, after which a search starts again
+LARGEST = 10_000  #: points a generation at most: a study of a stranger's must not hold up who reads it
 THIN = 0.1  #: share of the first deviation where a search begins at a known point of a thin space
 SURE = 0.75  #: most confidence that a prior is given where a search begins, so that it forbids nothing
 
 
-class CMAES(msgspec.Struct, frozen=True):
+class CMAES(Options, frozen=True):
     """Covariance matrix adaptation, one search for every combination of branches.
 
     A generation ends when as many of its points have results as the population is large, in whatever order; further
@@ -69,6 +70,8 @@ class CMAES(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.population is not None and self.population < 4:
             raise ValueError(f"CMAES: population={self.population} must be at least 4")
+        if self.population is not None and self.population > LARGEST:
+            raise ValueError(f"CMAES: population={self.population} must be at most {LARGEST}")
         if not 0 < self.sigma <= 1:
             raise ValueError(f"CMAES: sigma={self.sigma} must be in (0, 1]")
         if self.restarts not in ("ipop", "bipop", "none"):

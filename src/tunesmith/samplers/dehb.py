@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 
+from tunesmith.hints import Options
 from tunesmith.pareto import Ints, order
 from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Told
 from tunesmith.samplers._prior import draw_anew
@@ -41,7 +41,7 @@ class State:
     members: dict[int, dict[int, int]] = field(default_factory=dict)
 
 
-class DEHB(msgspec.Struct, frozen=True):
+class DEHB(Options, frozen=True):
     """Differential evolution (rand/1/bin) with a subpopulation for each rung.
 
     The jobs that end at a rung, those of new trials and of trials that went on to it, are given its slots in turn.

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 
+from tunesmith.hints import Options
 from tunesmith.pareto import Ints
 from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Told
 from tunesmith.samplers._prior import draw_anew
@@ -23,7 +23,7 @@ BROKEN = 200  #: moves that may break a constraint before one ask draws a point 
 AGAIN = 0.25  #: with ``duplicates``: share of the children that are their parent, evaluated once more
 
 
-class RegularizedEvolution(msgspec.Struct, frozen=True):
+class RegularizedEvolution(Options, frozen=True):
     """Tournament selection, one mutation a child, and death by age.
 
     Children are made one by one, from the results that are there, so any number of workers is kept busy. A trial

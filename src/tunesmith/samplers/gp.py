@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import msgspec
 import numpy as np
 
 from tunesmith._threads import one_thread
+from tunesmith.hints import Options
 from tunesmith.pareto import order
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers import _acquisition as rules
@@ -38,6 +38,7 @@ INCUMBENTS = 8  #: best points around which the acquisition is searched
 EXPLORED = 25  #: asks that go to neglected branches while the trials grow from one e-fold to the next
 OFTEN = 100  #: up to so many trials, of each as many as at this number
 FADED = 1e-3  #: experts are listened to until their weight falls below
+MOST_FANTASIES = 1000  #: more say nothing new, and a study of a stranger's must not hold up who reads it
 DEVIATIONS = 1.959964  #: of a normal, between which it lies with 95%
 RULES = {"ei": rules.log_ei, "nei": rules.log_ei, "pi": rules.log_pi, "ucb": rules.ucb}
 
@@ -53,7 +54,7 @@ class State:
     failure: Outcome
 
 
-class GP(msgspec.Struct, frozen=True):
+class GP(Options, frozen=True):
     """Gaussian processes and an acquisition function.
 
     Args:
@@ -84,6 +85,8 @@ class GP(msgspec.Struct, frozen=True):
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise ValueError(f"GP: {name}={value} must be at least {least}")
+        if self.fantasies > MOST_FANTASIES:
+            raise ValueError(f"GP: fantasies={self.fantasies} must be at most {MOST_FANTASIES}")
         if self.region > 1:
             raise ValueError(f"GP: region={self.region} must be at most 1")
 

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import ClassVar
 
-import msgspec
 import numpy as np
 
+from tunesmith.hints import Options
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers.base import Point, Points, Walk
 from tunesmith.space import Space
 
 
-class Grid(msgspec.Struct, frozen=True):
+class Grid(Options, frozen=True):
     """Every combination, in order, the last parameter fastest; then the study ends.
 
     A study that allows duplicates goes through all of them again and again.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 import numpy as np
 
+from tunesmith.hints import Options
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers.base import History, Point
 from tunesmith.samplers.evolution import TRIES, Population, admitted, completed, moved
@@ -14,7 +14,7 @@ from tunesmith.samplers.qmc import design
 from tunesmith.space import Space
 
 
-class NSGA2(msgspec.Struct, frozen=True):
+class NSGA2(Options, frozen=True):
     """Constrained domination, crowding, simulated binary crossover and polynomial mutation.
 
     It is the steady-state form: every result enters the population at once, and the last one in the order leaves it. So

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 from msgspec.structs import replace
 
+from tunesmith.hints import Options
 from tunesmith.pareto import order
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers._prior import draw, log_prior
@@ -30,7 +30,7 @@ class State:
     initial: Walk
 
 
-class PriorBand(msgspec.Struct, frozen=True):
+class PriorBand(Options, frozen=True):
     """Draws that are uniform, from the experts' priors, or near the incumbent.
 
     A trial that is trained at first for ``eta^r`` times the steps of the shortest ones is drawn uniformly with

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import ClassVar, Literal
 
-import msgspec
 import numpy as np
 
+from tunesmith.hints import Options
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers._prior import believed, draw, fading
 from tunesmith.samplers.base import Point, Points, Walk
@@ -19,7 +19,7 @@ REPEATS = 64  #: points that were tried already which one ask passes over before
 BARREN = 4096  #: points in a row that may break the constraints before the sequence is given up
 
 
-class QMC(msgspec.Struct, frozen=True):
+class QMC(Options, frozen=True):
     """A scrambled Sobol or Halton sequence, covering the space more evenly than random draws do.
 
     Points that break a constraint or were tried already are passed over; where the constraints allow none for long,

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith import pareto
 from tunesmith._threads import one_thread
+from tunesmith.hints import Options
 from tunesmith.records import Constraint, Event, Goal
 from tunesmith.samplers._partial import extrapolated
 from tunesmith.samplers._parzen import Bandwidth, Coded, Layout, Mixture, levels
@@ -39,6 +39,7 @@ EXPLORE = 0.5  #: share of proposals that go to the branch that was tried least
 ROUNDS = 4  #: sets of candidates that are drawn while all of them are known or not allowed
 FRESH = 20  #: draws in which one ask looks for a configuration that was not tried, where duplicates are wanted
 TINY = 1e-300  #: least size of losses
+MOST_CANDIDATES = 100_000  #: more say nothing new, and a study of a stranger's must not hold up who reads it
 PATIENCE = 64  #: points of the initial design that were tried already which one ask passes over
 
 
@@ -64,7 +65,7 @@ class State:
     cell: list[int] = field(default_factory=list)
 
 
-class TPE(msgspec.Struct, frozen=True):
+class TPE(Options, frozen=True):
     """Tree-structured Parzen estimators: fast, for every kind of space, any number of goals, trials and workers.
 
     The defaults are mostly what Watanabe 2023 recommends (the rest: ``docs/tpe.md``); other values are older variants.
@@ -100,6 +101,8 @@ class TPE(msgspec.Struct, frozen=True):
         for name in ("startup", "candidates"):
             if getattr(self, name) < 1:
                 raise ValueError(f"TPE: {name}={getattr(self, name)!r} must be at least 1")
+        if self.candidates > MOST_CANDIDATES:
+            raise ValueError(f"TPE: candidates={self.candidates} must be at most {MOST_CANDIDATES}")
         if not 0.001 <= self.floor <= 1:
             raise ValueError(f"TPE: floor={self.floor!r} must be in [0.001, 1]")
         for name, known in (

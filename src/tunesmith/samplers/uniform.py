@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import msgspec
 import numpy as np
 
+from tunesmith.hints import Options
 from tunesmith.records import Asked, Constraint, Event, Goal
 from tunesmith.samplers.base import Point, spread
 from tunesmith.space import Config, Space
@@ -22,7 +22,7 @@ class State:
     configs: list[Config] = field(default_factory=list)
 
 
-class Uniform(msgspec.Struct, frozen=True):
+class Uniform(Options, frozen=True):
     """Independent draws, uniform in the unit cube: log parameters uniform in their logarithm.
 
     Where the constraints leave so little that no draw hits it, the draws are made near earlier configurations.

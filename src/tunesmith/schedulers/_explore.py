@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-import msgspec
 import numpy as np
 
+from tunesmith.hints import Options
 from tunesmith.schedulers._standing import Past
 from tunesmith.schedulers.pb2 import PB2
 from tunesmith.space import Config, Space
 
 
-class Perturb(msgspec.Struct, frozen=True, tag="perturb"):
+class Perturb(Options, frozen=True, tag="perturb"):
     """Each hyperparameter by itself: with probability ``resample`` drawn anew, else times or divided by ``factor``.
 
     ``resample=0`` is the paper's *perturb*, ``resample=1`` its *resample*. :meth:`tunesmith.Space.perturb` says
@@ -35,7 +35,7 @@ class Perturb(msgspec.Struct, frozen=True, tag="perturb"):
         return space.perturb(config, rng, self.factor, self.resample)
 
 
-class Jitter(msgspec.Struct, frozen=True, tag="jitter"):
+class Jitter(Options, frozen=True, tag="jitter"):
     """Gaussian noise of standard deviation ``scale`` on every numeric parameter, in the unit cube."""
 
     scale: float = 0.1

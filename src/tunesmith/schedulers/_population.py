@@ -21,6 +21,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 from tunesmith import check
+from tunesmith.hints import Options
 from tunesmith.records import (
     Asked,
     Constraint,
@@ -138,7 +139,7 @@ class State:
     closed: bool = False
 
 
-class Population(msgspec.Struct, Defaults, frozen=True, kw_only=True):
+class Population(Options, Defaults, frozen=True, kw_only=True):
     """A population that trains in parallel; kinds of it are subclasses.
 
     Args:

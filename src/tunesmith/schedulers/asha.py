@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import msgspec
 import numpy as np
 
 from tunesmith import check
+from tunesmith.hints import Options
 from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Resume, Start, Told
 from tunesmith.rng import Streams
 from tunesmith.schedulers._rungs import Fronts, Rung, check_ladder, entry, ladder, rung
@@ -47,7 +47,7 @@ class State:
     started: int = 0
 
 
-class ASHA(msgspec.Struct, Defaults, frozen=True, tag="asha"):
+class ASHA(Options, Defaults, frozen=True, tag="asha"):
     """Asynchronous successive halving.
 
     Args:

@@ -128,6 +128,8 @@ class Runs:
         owed: the rows that are owed trials.
         total: all trials so far.
         extra: those of them that were not owed.
+        short: by trial that has come to the end of its job, and not to ``steps``: where it stands. There are such after
+            a change to more steps.
         worst: the greatest loss so far.
         begun, failed, counts, means, squares: [n], by row (views, not to be written): trials so far, with those that
             are out and those that have failed; those that have failed; and of those that have a value: how many, the
@@ -143,10 +145,12 @@ class Runs:
     owed: set[int] = field(default_factory=set)
     total: int = 0
     extra: int = 0
+    short: dict[int, int] = field(default_factory=dict)
     worst: float = -math.inf
     _table: Floats = field(default_factory=lambda: np.zeros((5, 16)))
     _rows: dict[int, int] = field(default_factory=dict)  # by first trial
     _out: dict[int, int] = field(default_factory=dict)  # by trial that is out: its row
+    _until: dict[int, int] = field(default_factory=dict)  # by trial that is out: where its job ends
 
     begun = property(lambda self: self._table[0, : len(self.trials)])
     failed = property(lambda self: self._table[1, : len(self.trials)])
@@ -156,6 +160,7 @@ class Runs:
 
     def tell(self, event: Event) -> None:
         """Fold an event."""
+        self._note_end(event)
         if type(event) is Asked:
             if event.parent is None and event.start == 0 and self.space.contains(event.config):
                 self._asked(event)
@@ -163,6 +168,20 @@ class Runs:
             row = self._out.pop(event.trial, None)
             if row is not None:
                 self._ended(row, event)
+
+    def _note_end(self, event: Event) -> None:
+        """Where the jobs end, of which some are short of ``steps``."""
+        if type(event) is Asked:
+            self._until[event.trial] = event.until
+            self.short.pop(event.trial, None)
+        elif type(event) is Failed:
+            self._until.pop(event.trial, None)
+        elif type(event) is Told:
+            until = self._until.get(event.trial)
+            if until is not None and event.step >= until:
+                del self._until[event.trial]
+                if until < self.steps:
+                    self.short[event.trial] = until
 
     def _asked(self, event: Asked) -> None:
         first = event.trial if event.repeat_of is None else event.repeat_of

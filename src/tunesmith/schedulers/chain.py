@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from tunesmith.hints import Options
 from tunesmith.records import Asked, Constraint, Decision, Ended, Event, Failed, Goal, Told
 from tunesmith.rng import Streams
 from tunesmith.schedulers import _population
@@ -43,7 +44,7 @@ class State:
     then: _population.State | None = None
 
 
-class Chain(msgspec.Struct, Defaults, frozen=True):
+class Chain(Options, Defaults, frozen=True):
     """Halving first, then the best trials that came to its last rung go on as a population.
 
     Args:

@@ -12,8 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
+from tunesmith.hints import Options
 from tunesmith.records import Asked, Constraint, Ended, Event, Failed, Goal, Resume, Start, Told
 from tunesmith.rng import Streams
 from tunesmith.schedulers._outlook import RIVAL, Outlook
@@ -35,7 +34,7 @@ class Terminating:
     outlook: Outlook
 
 
-class PredictiveTermination(msgspec.Struct, Defaults, frozen=True):
+class PredictiveTermination(Options, Defaults, frozen=True):
     """Start one trial after the other, train them slice by slice, and stop those that will hardly beat the best one.
 
     At the end of a slice a trial is stopped if the probability that its value at ``max_steps`` is better than the best
@@ -151,7 +150,7 @@ class Basket:
         self.chances.pop(trial, None)
 
 
-class FreezeThaw(msgspec.Struct, Defaults, frozen=True):
+class FreezeThaw(Options, Defaults, frozen=True):
     """Advance the most promising trial by a slice, whichever it is by now, or start a new one.
 
     After each slice a trial is frozen, and may be thawed at any time. The next slice goes to the frozen trial with the

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
 from tunesmith import check
+from tunesmith.hints import Options
 from tunesmith.records import TO_THE_END, Asked, Constraint, Ended, Event, Failed, Goal, Repeat, Resume, Start, Told
 from tunesmith.rng import Streams
 from tunesmith.schedulers.base import Defaults, Runs
@@ -30,7 +29,7 @@ class State:
     short: dict[int, int] = field(default_factory=dict)
 
 
-class Full(msgspec.Struct, Defaults, frozen=True):
+class Full(Options, Defaults, frozen=True):
     """Start one trial after the other and train each for ``steps`` steps, or until its training code ends.
 
     Trials that stand short of ``steps``, since they were trained under a scheduler with fewer, go on first.

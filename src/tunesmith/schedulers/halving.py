@@ -12,9 +12,8 @@ from bisect import insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
 from tunesmith import check
+from tunesmith.hints import Options
 from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Resume, Start, Told
 from tunesmith.rng import Streams
 from tunesmith.schedulers._rungs import Fronts, Rung, check_ladder, entry, ladder, rung
@@ -198,7 +197,7 @@ class _Halving(Defaults):
                     yield trial, step
 
 
-class SuccessiveHalving(_Halving, msgspec.Struct, frozen=True, tag="successive halving"):
+class SuccessiveHalving(_Halving, Options, frozen=True, tag="successive halving"):
     """Train ``trials`` configurations for ``min_steps``, the best ``1 / eta`` of them ``eta`` times as long, and so on.
 
     A rung decides when all of its trials have come to it; meanwhile free workers begin with the next round. Trials
@@ -228,7 +227,7 @@ class SuccessiveHalving(_Halving, msgspec.Struct, frozen=True, tag="successive h
         return [(self.eta ** (len(steps) - 1) if self.size is None else self.size, steps)]
 
 
-class Hyperband(_Halving, msgspec.Struct, frozen=True, tag="hyperband"):
+class Hyperband(_Halving, Options, frozen=True, tag="hyperband"):
     """Brackets of successive halving, from many short trials to a few that are trained in full from the start.
 
     With rungs 0 to K, the bracket that begins at rung K - s starts ``ceil((K + 1) eta^s / (s + 1))`` trials: all

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, heappushpop
 
-import msgspec
-
+from tunesmith.hints import Options
 from tunesmith.records import Constraint, Event, Goal, Resume, Start
 from tunesmith.rng import Streams
 from tunesmith.schedulers._slices import Slices, Stand, Value
@@ -59,7 +58,7 @@ class State:
     averages: dict[int, list[Quantile]] = field(default_factory=dict)
 
 
-class Median(msgspec.Struct, Defaults, frozen=True):
+class Median(Options, Defaults, frozen=True):
     """Start one trial after the other, train them slice by slice, and stop those that fall behind.
 
     At the end of a slice, at step t, a trial is stopped if more than the share ``quantile`` of the other trials that

@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith._threads import one_thread
+from tunesmith.hints import Options
 from tunesmith.schedulers._standing import Gain, Past
 from tunesmith.space import Column, Config, Space
 
@@ -39,7 +39,7 @@ UNIFORM, LOCAL = 512, 256  #: candidates drawn from everywhere, and around the b
 SCALES = (0.1, 0.02)  #: deviations of those in the unit cube
 
 
-class PB2(msgspec.Struct, frozen=True, tag="pb2"):
+class PB2(Options, frozen=True, tag="pb2"):
     """The hyperparameters of a copy by a time-varying Gaussian-process bandit.
 
     Every interval of training that has ended is a data point: its step, the loss at its beginning, its hyperparameters,

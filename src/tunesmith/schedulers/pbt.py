@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import msgspec
-
 from tunesmith import check
+from tunesmith.hints import Options
 from tunesmith.records import Constraint, Decision, Fork, Goal
 from tunesmith.rng import Streams
 from tunesmith.schedulers._exploit import Tournament, Truncation, TTest
@@ -21,7 +20,7 @@ from tunesmith.schedulers._standing import Standing, ranked
 from tunesmith.space import Space
 
 
-class Backtrack(msgspec.Struct, frozen=True):
+class Backtrack(Options, frozen=True):
     """Members that break go back to an earlier rung.
 
     A member has *collapsed* where every member was better ``rungs`` decisions ago than it is now (with several goals:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from tunesmith.hints import Options
 from tunesmith.records import Constraint, Event, Goal, Resume, Start
 from tunesmith.rng import Streams
 from tunesmith.schedulers._slices import Course, Slices, Value
@@ -13,7 +14,7 @@ from tunesmith.schedulers.base import Defaults
 from tunesmith.space import Space
 
 
-class Plateau(msgspec.Struct, Defaults, frozen=True):
+class Plateau(Options, Defaults, frozen=True):
     """Start one trial after the other, train them slice by slice, and stop those that do not get better any more.
 
     At the end of a slice a trial is stopped if its best value has improved by no more than ``min_delta`` over the last
@@ -38,6 +39,10 @@ class Plateau(msgspec.Struct, Defaults, frozen=True):
             raise ValueError(f"Plateau: every={self.every} must be from 1 to max_steps={self.max_steps}")
         if self.patience < 1:
             raise ValueError(f"Plateau: patience={self.patience} must be at least 1")
+        if isinstance(self.min_delta, list):
+            msgspec.structs.force_setattr(self, "min_delta", tuple(self.min_delta))
+        if any(isinstance(delta, bool) or not isinstance(delta, int | float) for delta in self._deltas(1)):
+            raise TypeError(f"Plateau: min_delta={self.min_delta!r} must be a number, or one for each goal")
         if not all(delta >= 0 for delta in self._deltas(1)):
             raise ValueError(f"Plateau: min_delta={self.min_delta} must be at least 0")
 

@@ -9,14 +9,14 @@ into the race.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-import msgspec
 import numpy as np
 
 from tunesmith import check
+from tunesmith.hints import Options
 from tunesmith.noise import fit
-from tunesmith.records import Constraint, Event, Goal, Repeat, Start
+from tunesmith.records import Constraint, Event, Goal, Repeat, Resume, Start
 from tunesmith.rng import Streams
 from tunesmith.schedulers.base import Defaults, Runs
 from tunesmith.space import Space
@@ -24,7 +24,7 @@ from tunesmith.space import Space
 SURE = 3  #: repeats that the noise is estimated from before it is believed
 
 
-class Race(msgspec.Struct, Defaults, frozen=True):
+class Race(Options, Defaults, frozen=True):
     """Start one trial after the other, and train the best configurations again where noise may have decided.
 
     The incumbent is the configuration with the best posterior mean (:mod:`tunesmith.noise`), as for ``study.best``.
@@ -32,6 +32,10 @@ class Race(msgspec.Struct, Defaults, frozen=True):
     better and the incumbent are a pair, and of the two the one with fewer trials is repeated; ties are the contender's.
     Trials that are out count as if they had come in. Where repeats have given the same value every time, nothing is
     repeated any more. Of several goals it is the first that is raced for.
+
+    Trials that stand short of ``steps``, since they were trained under a scheduler with fewer, go on first. In a finite
+    space in which everything was tried, the study ends when the race is decided, even if more trials were
+    allowed: when no contender is left, or each was trained ``seeds`` times.
 
     Args:
         steps: of every trial.
@@ -72,11 +76,16 @@ class Race(msgspec.Struct, Defaults, frozen=True):
         state.tell(event)
         return state
 
-    def ask(self, state: Runs, streams: Streams, starts: bool = True, repeats: bool = True) -> Start | Repeat | None:
-        """A repeat where a configuration lacks one or the race needs one, or else another configuration.
+    def ask(
+        self, state: Runs, streams: Streams, starts: bool = True, repeats: bool = True
+    ) -> Start | Repeat | Resume | None:
+        """A trial that stands short of the end; a repeat where a configuration lacks one or the race needs one; or else
+        another configuration.
 
         Where there is no other configuration, everything that is left goes into the race.
         """
+        if state.short:
+            return Resume(min(state.short), self.steps)
         if state.owed and repeats:
             return Repeat(state.trials[min(state.owed)], self.steps)
         affordable = state.extra + 1 <= self.share * (state.total + 1) or not starts
@@ -84,6 +93,17 @@ class Race(msgspec.Struct, Defaults, frozen=True):
         if trial is not None:
             return Repeat(trial, self.steps)
         return Start(self.steps) if starts else None
+
+    def keep(self, state: Runs) -> Iterable[tuple[int, int]]:
+        """Where the trials stand that will go on."""
+        return state.short.items()
+
+    def message(self, state: Runs) -> str:
+        """That the race is decided, where it is."""
+        judged = bool((state.counts > state.failed).any())
+        if not judged or state.owed or self._raced(state) is not None:
+            return ""
+        return f"the race is decided: no other configuration may be the best, or they were trained {self.seeds} times"
 
     def _raced(self, state: Runs) -> int | None:
         """The trial that the race is to repeat."""

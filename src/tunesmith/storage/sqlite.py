@@ -73,7 +73,8 @@ class SQLiteStore:
         create: make the file and the study if they don't exist.
 
     Attributes:
-        path: the file, absolute.
+        path: the file itself, absolute and without symbolic links: leases and checkpoints stand beside it, by whatever
+            name a process has opened it.
         address: the same as it was given, for messages.
 
     Raises:
@@ -84,7 +85,7 @@ class SQLiteStore:
     def __init__(self, path: str | os.PathLike[str], name: str = "study", *, create: bool = True) -> None:
         self.address = clean(os.fspath(path))
         try:
-            self.path = Path(path).absolute()
+            self.path = Path(os.path.realpath(path))
         except OSError as error:
             raise StoreError(f"{self.address}: the present directory is gone, give an absolute path") from error
         self.name = clean(name)

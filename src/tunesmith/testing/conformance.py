@@ -264,6 +264,24 @@ class SamplerConformance:
         play(study, np.random.default_rng(0))
         assert len({study.space.key(trial.config) for trial in study.trials}) == len(study.trials) == 11
 
+    @pytest.mark.parametrize("make_space", [mixed, nested])
+    def test_parts_are_completed(self, make_space: Callable[[], Space]) -> None:
+        """Parts of configurations are tried in the order in which they were enqueued, whatever the sampler proposes."""
+        study, rng = Study(make_space(), [GOAL], self.make()), np.random.default_rng(0)
+        play(study, rng, jobs=3)
+        parts: list[Config] = []
+        for seed in range(6):
+            config = study.space.sample(np.random.default_rng(seed))
+            names = [one.name for one in study.space.columns if one.name in config.keys() - {"model"}]
+            parts += [{str(name): config[str(name)]} for name in rng.permutation(names)[:2]]  # two of "model" are few
+        for part in parts:
+            assert study.enqueue(part)
+        for part in parts:
+            job = study.ask()
+            assert job is not None and part.items() <= job.config.items() and study.space.contains(job.config)
+            study.tell(job, metrics(study, job))
+        assert replay(study) == []
+
     @pytest.mark.parametrize("seed", range(3))
     def test_replay(self, seed: int) -> None:
         """Any interleaving, with failures, is decided the same way again from its log."""
