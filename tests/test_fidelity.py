@@ -153,6 +153,11 @@ def test_a_function_is_called_once_a_rung() -> None:
     assert study.best.values("loss")[0] == [9] and replay(study) == []
 
 
+def test_a_function_is_one_step_where_nothing_says_how_long_a_trial_is() -> None:
+    study = tune(lambda config: config["x"] * config["share"], SPACE, minimise="loss", trials=3)
+    assert [(trial.status, trial.step, trial.config["share"]) for trial in study.trials] == [("complete", 1, 1.0)] * 3
+
+
 def test_training_begins_anew_or_goes_on(tmp_path: Path) -> None:
     """A generator under worker processes' checkpoints: with ``carry`` it gets its state, without it begins anew."""
     for carry in (False, True):

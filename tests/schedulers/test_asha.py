@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith import Fidelity, Float, Goal, Integer, Space, Study, replay, samplers
+from tunesmith import Fidelity, Float, Goal, Integer, Ordinal, Space, Study, replay, samplers
 from tunesmith.records import Asked, Told
 from tunesmith.schedulers import ASHA, Scheduler
 from tunesmith.schedulers._trust import Trust
@@ -251,3 +251,35 @@ def test_fidelities_have_no_curves_to_trust() -> None:
             sampler=samplers.Uniform(),
             scheduler=ASHA(27, brackets="auto"),
         )
+
+
+@pytest.mark.parametrize("brackets", [1, 2, "auto"])
+@pytest.mark.parametrize("goals", [1, 2])
+def test_trainings_that_have_ended_by_themselves_do_not_count_as_trained_in_full(brackets, goals):
+    """Some end at once, and are bad: then the best of the others is trained to its end, too."""
+    names = ["loss", "other"][:goals]
+    for seed in range(10):
+        study = Study(
+            Space({"x": Float(0.0, 1.0), "end": Ordinal([1, 2, 40])}), [Goal(name) for name in names],
+            sampler=samplers.QMC(), scheduler=ASHA(27, brackets=brackets), trials=12, seed=seed,
+        )  # fmt: skip
+        while (job := study.ask()) is not None:
+            last = min(job.until, job.config["end"])
+            losses = [job.config["x"] + 1 / step for step in range(job.start + 1, last + 1)]
+            study.tell(job, dict.fromkeys(names, losses) if losses else None, ended=last < job.until)
+        assert replay(study) == []
+        assert study.best is not None
+        full = [trial for trial in study.trials if trial.step == 27]
+        assert full or study.best.ended, (seed, [(trial.id, trial.step, trial.status) for trial in study.trials])
+
+
+def test_where_all_trainings_end_by_themselves_nobody_is_trained_in_vain():
+    study = Study(Space({"x": Float(0.0, 1.0)}), Goal("loss"), scheduler=ASHA(27, brackets=2), trials=20)
+    steps = 0
+    while (job := study.ask()) is not None:
+        last = min(job.until, 4)
+        steps += max(0, last - job.start)
+        losses = [job.config["x"] + 1 / step for step in range(job.start + 1, last + 1)]
+        study.tell(job, {"loss": losses} if losses else None, ended=last < job.until)
+    assert study.best is not None and study.best.ended
+    assert steps < 20 * 4

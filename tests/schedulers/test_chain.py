@@ -63,17 +63,6 @@ def test_a_limit_of_trials_ends_the_first_one() -> None:
     assert replay(study) == []
 
 
-def test_one_survivor_is_no_population() -> None:
-    study = Study(
-        SPACE,
-        LOSS,
-        sampler=samplers.Uniform(),
-        scheduler=Chain(SuccessiveHalving(9, rounds=1), PBT(population=4, ready=3, steps=12)),
-    )
-    run(study)
-    assert max(trial.step for trial in study.trials) == 9
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_replay_with_faults(seed: int) -> None:
     scheduler = Chain(Hyperband(9, rounds=2), PBT(population=6, ready=3, steps=18))
@@ -88,3 +77,29 @@ def test_bad_options() -> None:
     t_test = PBT(population=4, ready=3, steps=12, exploit=TTest())
     with pytest.raises(ValueError, match="TTest compares values of one goal"):
         Study(SPACE, [LOSS, Goal("b")], sampler=samplers.Uniform(), scheduler=Chain(Hyperband(9), t_test))
+
+
+@pytest.mark.parametrize("first", [ASHA(9), SuccessiveHalving(9, rounds=1)])
+@pytest.mark.parametrize("trials", [1, 3, 5, 30])
+@pytest.mark.parametrize("bad", ["", "fails", "ends"])
+def test_an_only_survivor_goes_on_by_itself(first: Any, trials: int, bad: str) -> None:
+    scheduler = Chain(first, PBT(population=4, ready=9, steps=27))
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=scheduler, trials=trials)
+    jobs = []
+    while (job := study.ask()) is not None:
+        jobs.append(job)
+        if bad == "fails" and job.start == 9:
+            study.fail(job, "it was too long")
+            continue
+        ends = bad == "ends" and job.start == 9
+        told = range(job.start + 1, job.until + 1 - 5 * ends)
+        study.tell(job, {"loss": [job.config["x"] + 1 / step for step in told]}, ended=ends)
+    survivors = [job for job in jobs if job.until == 9]
+    later = [job for job in jobs if job.until > 9]
+    if len(survivors) > 1:
+        assert first == ASHA(9) and len(later) > 1
+        return
+    assert [(job.trial, job.start, job.until) for job in later] == [(survivors[0].trial, 9, 27)]
+    trial = study.trials[survivors[0].trial]
+    assert (trial.status, trial.step) == {"": ("complete", 27), "fails": ("failed", 9), "ends": ("complete", 22)}[bad]
+    assert replay(study) == []

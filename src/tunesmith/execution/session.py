@@ -200,7 +200,7 @@ class Session:
         config = dict(job.config) if getattr(self.task, "names", False) else options.values(job.config)
         state = self._begin(job, config, pending)
         pace = Pace(options, pending.step)
-        if job.fidelities and getattr(self.task, "whole", False):
+        if job.fidelities and getattr(self.task, "whole", False) and not open_ended(job.until):
             pending.start = job.until - 1  # one step of this task is the whole job
         ended = False
         try:

@@ -48,6 +48,12 @@ class Entry(NamedTuple):
     losses: tuple[float, ...]
     trial: int
 
+    def beats(self, other: Entry) -> bool:
+        """Whether it is better; with several goals whether it dominates the other one."""
+        if self.broken != other.broken:
+            return self.broken < other.broken
+        return self.losses != other.losses and all(a <= b for a, b in zip(self.losses, other.losses, strict=True))
+
 
 def entry(goals: Sequence[Goal], constraints: Sequence[Constraint], event: Told) -> Entry | None:
     """How a trial stands after the last step of an event; None where a goal was not told."""
@@ -102,16 +108,14 @@ class Rung:
         return self._open[0].trial if self._open else None
 
     @property
-    def leader(self) -> int | None:
-        """The best trial of those that have not gone on."""
-        left = (one for one in self._rest if one.trial not in self._taken)
-        best = min(left, default=None)
-        return None if best is None else best.trial
+    def leader(self) -> Entry | None:
+        """The best of those that have not gone on."""
+        return min((one for one in self._rest if one.trial not in self._taken), default=None)
 
     @property
-    def reached(self) -> bool:
-        """Whether a trial has come here that did not fail on the way."""
-        return bool(self._top or self._rest)
+    def first(self) -> Entry | None:
+        """The best of all that came here."""
+        return min([*map(_negated, self._top), *self._rest], default=None)
 
     def promotes(self, trial: int) -> bool:
         """Whether the trial is to be promoted, or was."""
@@ -180,15 +184,15 @@ class Fronts:
         return next(iter(self._top), None)
 
     @property
-    def leader(self) -> int | None:
-        """The best trial of those that have not gone on."""
+    def leader(self) -> Entry | None:
+        """The best of those that have not gone on."""
         left = [one for one in self._all if one.trial not in self._taken]
-        return left[_first(left, 1)[0]].trial if left else None
+        return left[_first(left, 1)[0]] if left else None
 
     @property
-    def reached(self) -> bool:
-        """Whether a trial has come here that did not fail on the way."""
-        return bool(self._all)
+    def first(self) -> Entry | None:
+        """The best of all that came here."""
+        return self._all[_first(self._all, 1)[0]] if self._all else None
 
     def promotes(self, trial: int) -> bool:
         """Whether the trial is to be promoted, or was."""

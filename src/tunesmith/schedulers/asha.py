@@ -14,7 +14,7 @@ import numpy as np
 
 from tunesmith import check
 from tunesmith.hints import Options
-from tunesmith.records import Asked, Constraint, Event, Failed, Goal, Resume, Start, Told
+from tunesmith.records import Asked, Constraint, Ended, Event, Failed, Goal, Resume, Start, Told
 from tunesmith.rng import Streams
 from tunesmith.schedulers._rungs import Fronts, Rung, check_ladder, entry, ladder, rung
 from tunesmith.schedulers._trust import Trust
@@ -32,6 +32,7 @@ class State:
         places: by trial: its bracket, and the rung of the ladder that it is on its way to or stands on.
         out: trials that are being trained.
         trust: which rungs are trusted, where that is learned.
+        full: trials that were trained to the last rung, and have not ended by themselves before it.
         going: of the stopping variant: trials that go on as soon as a worker is free, oldest decision first.
         started: how many trials have begun.
     """
@@ -43,6 +44,7 @@ class State:
     trust: Trust | None = None
     places: dict[int, tuple[int, int]] = field(default_factory=dict)
     out: set[int] = field(default_factory=set)
+    full: set[int] = field(default_factory=set)
     going: dict[int, None] = field(default_factory=dict)
     started: int = 0
 
@@ -65,7 +67,7 @@ class ASHA(Options, Defaults, frozen=True, tag="asha"):
 
     Trials that fail count as the worst of their rung. When no more trials can be started (``trials=``, or a finite
     space), promotion goes on among those that are there; if none has come to the end, the best one of the highest rung
-    goes on.
+    goes on. It also does where only trainings that have ended by themselves came there, and it is better than they are.
     """
 
     max_steps: int
@@ -116,6 +118,8 @@ class ASHA(Options, Defaults, frozen=True, tag="asha"):
             self._asked(state, event)
         elif isinstance(event, Told | Failed) and event.trial in state.out:
             self._came(state, event)
+        elif isinstance(event, Ended) and event.step < self.max_steps:
+            state.full.discard(event.trial)
         return state
 
     def _asked(self, state: State, event: Asked) -> None:
@@ -143,6 +147,8 @@ class ASHA(Options, Defaults, frozen=True, tag="asha"):
         one = entry(state.goals, state.constraints, event) if isinstance(event, Told) else None
         state.brackets[bracket][k].add(one)
         state.out.remove(event.trial)
+        if one is not None and k == len(state.steps) - 1:
+            state.full.add(event.trial)
         over = one is None or k == len(state.steps) - 1
         if self.stopping and not over:
             over = not state.brackets[bracket][k].promotes(event.trial)
@@ -170,12 +176,14 @@ class ASHA(Options, Defaults, frozen=True, tag="asha"):
 
     def _last(self, state: State) -> int | None:
         """When all is told and nobody has come to the end: the best of the highest rung."""
-        if state.out or self.stopping or any(rungs[-1].reached for rungs in state.brackets):
+        if state.out or self.stopping or state.full:
             return None
+        came = [first for rungs in state.brackets if (first := rungs[-1].first) is not None]
         for k in reversed(range(len(state.steps) - 1)):
             for rungs in state.brackets:
-                if rungs[k].leader is not None:
-                    return rungs[k].leader
+                leader = rungs[k].leader
+                if leader is not None and not any(one.beats(leader) for one in came):
+                    return leader.trial
         return None
 
     def _bracket(self, state: State, streams: Streams) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tunesmith.hints import Options
-from tunesmith.records import Asked, Constraint, Decision, Ended, Event, Failed, Goal, Told
+from tunesmith.records import Asked, Constraint, Decision, Ended, Event, Failed, Goal, Resume, Told
 from tunesmith.rng import Streams
 from tunesmith.schedulers import _population
 from tunesmith.schedulers._rungs import Entry, entry
@@ -50,7 +50,8 @@ class Chain(Options, Defaults, frozen=True):
     Args:
         first: ``SuccessiveHalving``, ``Hyperband`` or ``ASHA``. It ends after its ``rounds``, or when no more trials
             can be started (``trials=``).
-        then: ``PBT``, with ``steps`` beyond the first one's ``max_steps``; ``population`` is how many go on at most.
+        then: ``PBT``, with ``steps`` beyond the first one's ``max_steps``; ``population`` is how many go on at most. An
+            only survivor goes on by itself.
     """
 
     first: SuccessiveHalving | Hyperband | ASHA
@@ -127,8 +128,9 @@ class Chain(Options, Defaults, frozen=True):
 
     def _begin(self, state: State) -> tuple[PBT | None, _population.State | None]:
         """The population of the best survivors, each of which stands on the last rung."""
-        survivors = {told.trial: told for _, told in state.survivors}
-        standings = sorted(Standing(*one, slot=0, step=told.step) for one, told in state.survivors)
+        waiting = self._waiting(state)
+        survivors = {told.trial: told for _, told in waiting}
+        standings = sorted(Standing(*one, slot=0, step=told.step) for one, told in waiting)
         best = [survivors[one.trial] for one in ranked(standings)[: self.then.population]]
         if len(best) < 2:
             return None, None
@@ -140,6 +142,18 @@ class Chain(Options, Defaults, frozen=True):
                 then = population.tell(then, state.ended[told.trial])
         return population, then
 
+    def _waiting(self, state: State) -> list[tuple[Entry, Told]]:
+        """The survivors that still stand on the last rung."""
+        last, asked = self.first.max_steps, state.asked
+        return [one for one in state.survivors if one[1].trial in asked and asked[one[1].trial].until == last]
+
+    def _alone(self, state: State) -> Resume | None:
+        """An only survivor has nobody to be compared with: it is trained to the end."""
+        waiting = [told.trial for _, told in self._waiting(state)]
+        if len(waiting) != 1 or waiting[0] in state.ended:
+            return None
+        return Resume(waiting[0], self.then.steps)
+
     def ask(self, state: State, streams: Streams, starts: bool = True, repeats: bool = True) -> Decision | None:
         """What the first one says until it has ended, then what the population does."""
         population, then = state.population, state.then
@@ -148,13 +162,15 @@ class Chain(Options, Defaults, frozen=True):
             if decision is not None or state.out:
                 return decision
             population, then = self._begin(state)
+            if population is None:
+                return self._alone(state)
         return None if population is None or then is None else population.ask(then, streams, starts, repeats)
 
     def keep(self, state: State) -> Iterable[tuple[int, int]]:
         """What the scheduler in charge may start from, and until the second one is, the survivors."""
         if state.population is not None and state.then is not None:
             return state.population.keep(state.then)
-        return [*self.first.keep(state.first), *((told.trial, told.step) for _, told in state.survivors)]
+        return [*self.first.keep(state.first), *((told.trial, told.step) for _, told in self._waiting(state))]
 
     def message(self, state: State) -> str:
         """What the population has to say."""
