@@ -140,17 +140,22 @@ def test_added_and_enqueued_configurations_need_not_name_it() -> None:
     assert study.ask().config["x"] != 0.75
 
 
-def test_a_function_is_called_once_a_rung() -> None:
+@pytest.mark.parametrize("carry", [False, True])
+def test_a_function_is_called_once_a_rung(carry: bool) -> None:
+    """It has no weights that could carry over, and has not come to its end before the last rung."""
+    space = Space({"x": Float(0.0, 1.0), "share": Fidelity(0.1, 1.0, carry=carry)})
     calls: list[tuple[int, float]] = []
 
     def train(config: dict[str, Any]) -> float:
         calls.append((current_job().until, config["share"]))
         return (config["x"] - 0.3) ** 2 + 0.01 / config["share"]
 
-    study = tune(train, SPACE, minimise="loss", scheduler=ASHA(9), trials=9)
+    study = tune(train, space, minimise="loss", scheduler=ASHA(9), trials=9)
     asked = [event for event in study.events() if type(event).__name__ == "Asked"]
     assert len(calls) == len(asked) and {until for until, _ in calls} == {1, 3, 9}
-    assert study.best.values("loss")[0] == [9] and replay(study) == []
+    assert study.best.values("loss")[0][-1:] == [9] and replay(study) == []
+    assert not any(trial.ended for trial in study.trials)
+    assert {trial.step for trial in study.trials if trial.status == "paused"} == {1, 3}
 
 
 def test_a_function_is_one_step_where_nothing_says_how_long_a_trial_is() -> None:

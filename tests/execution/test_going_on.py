@@ -298,3 +298,22 @@ def test_the_state_that_the_code_gave_is_what_is_loaded(form: str, name: str, tm
     with ts.tune(train, SPACE, maximise="x", scheduler=Full(5), trials=1, store=store) as study:
         assert study.load() == expected
     assert got == [(None, 0), (expected, 3)]
+
+
+def test_what_else_there_is_to_say_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also of trials that begin again and are not named any more."""
+
+    def train(trial: Any) -> None:
+        for step in range(trial.step + 1, 6):
+            trial.report({"x": float(step)}, state=step)
+        raise ValueError(f"the end of trial {trial.number}")
+
+    store = tmp_path / "study.db"
+    with ts.tune(code.generator, SPACE, maximise="x", steps=3, trials=6, store=store) as study:
+        study.change(scheduler=Full(5))
+    for path in (tmp_path / "study.db.checkpoints").rglob("*.json"):
+        path.unlink()
+    caplog.clear()
+    ts.tune(train, SPACE, maximise="x", steps=5, trials=6, store=store)
+    assert caplog.text.count("begins again at step 0") == 3
+    assert all(f"ValueError: the end of trial {number}" in caplog.text for number in range(6))

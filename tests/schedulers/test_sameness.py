@@ -232,20 +232,18 @@ def test_several_goals_and_constraints(name: str, fate: str) -> None:
 PLAIN = {name: made for name, made in (BRACKETS | ALONE).items() if not name.startswith(("Chain", "asynchronous"))}
 
 
-@pytest.mark.parametrize("fate", FATES)
-@pytest.mark.parametrize("sampler", [*FIXED, *LEARNING])
+@pytest.mark.parametrize("fate", ["calm", "both"])
+@pytest.mark.parametrize("sampler", ["QMC", "TPE"])
 @pytest.mark.parametrize("name", PLAIN)
 def test_code_that_saves_nothing_makes_no_difference(name: str, sampler: str, fate: str) -> None:
     """A job of it begins at step 0, wherever its trial stood: the study is the one in which it has gone on from there,
     with as many workers as the study is the same for.
     """
     make, trials = PLAIN[name]
-    most = 3 if name in BRACKETS and sampler in FIXED else 1
-    for seed in range(2):
-        wanted = carried_out(make, (FIXED | LEARNING)[sampler], trials, 1, quiet(fate), seed)
-        for workers in range(1, most + 1):
-            found = carried_out(make, (FIXED | LEARNING)[sampler], trials, workers, fate, seed, forgets=True)
-            assert found == wanted, (seed, workers)
+    wanted = carried_out(make, (FIXED | LEARNING)[sampler], trials, 1, quiet(fate), 0)
+    for workers in (1, 3) if name in BRACKETS and sampler in FIXED else (1,):
+        found = carried_out(make, (FIXED | LEARNING)[sampler], trials, workers, fate, 0, forgets=True)
+        assert found == wanted, workers
 
 
 # -- where nothing is promised, there is nothing to promise -------------------------------------------------------

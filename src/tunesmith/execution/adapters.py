@@ -366,6 +366,10 @@ class ValueTask:
         """There is one step."""
         return state
 
+    def lasts(self, state: bool) -> bool:
+        """Another rung is another call."""
+        return False
+
     def save(self, state: bool) -> None:
         """There is nothing to continue."""
 

@@ -364,8 +364,11 @@ class _Restarts:
         again = job.ask not in self.asks and bool(report.metrics) and report.start == 0 < job.start
         if again:
             self.asks.add(job.ask)
-        if report.warning and not (again and job.sources and len(self.asks) > _RESTARTS):
-            log.warning("%s", printable(report.warning.rstrip()))
+        warning = report.warning
+        if again and job.sources and len(self.asks) > _RESTARTS:
+            warning = warning.partition("\n")[2]  # the first line says that it begins again
+        if warning:
+            log.warning("%s", printable(warning.rstrip()))
         if again and not job.sources and not self.saves_nothing:
             self.saves_nothing = True
             log.warning(

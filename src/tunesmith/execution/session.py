@@ -200,7 +200,8 @@ class Session:
         config = dict(job.config) if getattr(self.task, "names", False) else options.values(job.config)
         state = self._begin(job, config, pending)
         pace = Pace(options, pending.step)
-        if job.fidelities and getattr(self.task, "whole", False) and not open_ended(job.until):
+        whole = bool(job.fidelities) and getattr(self.task, "whole", False) and not open_ended(job.until)
+        if whole:
             pending.start = job.until - 1  # one step of this task is the whole job
         ended = False
         try:
@@ -235,7 +236,7 @@ class Session:
         except BaseException:
             self._close(state)
             raise
-        ended = ended or ((not job.final or pending.step < job.until) and self._over(state))
+        ended = ended or ((not job.final or pending.step < job.until) and not whole and self._over(state))
         complete = ended or pending.step >= job.until
         if complete and (ended or job.final):
             self._finish(state, pending, saved, ended)
