@@ -422,8 +422,10 @@ class Study:
                 return
             if not isinstance(job, Sequence):
                 raise TypeError(f"tell needs a Job from ask(), not {job!r} (ask gives None where none is left)")
-            for one, its in zip(job, metrics, strict=True):  # type: ignore[arg-type]
-                batch.tell(one, its)  # type: ignore[arg-type]
+            if not isinstance(metrics, Sequence) or len(metrics) != len(job):
+                raise TypeError(f"tell: {len(job)} jobs need a list of {len(job)} metrics, not {metrics!r}")
+            for one, its in zip(job, metrics, strict=True):
+                batch.tell(one, its)
 
     def fail(
         self, job: Job, error: str | BaseException = "failed", kind: FailureKind = "raised", *, seconds: float = 0.0
