@@ -425,7 +425,7 @@ class Study:
             if not isinstance(metrics, Sequence) or len(metrics) != len(job):
                 raise TypeError(f"tell: {len(job)} jobs need a list of {len(job)} metrics, not {metrics!r}")
             for one, its in zip(job, metrics, strict=True):
-                batch.tell(one, its)
+                batch.tell(one, its)  # type: ignore[arg-type]
 
     def fail(
         self, job: Job, error: str | BaseException = "failed", kind: FailureKind = "raised", *, seconds: float = 0.0
