@@ -708,3 +708,13 @@ def test_states_of_the_front_stay_while_one_in_training_is_better_for_a_while():
             assert {(0, 2), (1, 2)} <= study.keep()
         assert [trial.id for trial in study.front] != [2] or (job.trial, job.until) == (2, 1)
     assert [trial.id for trial in study.front] == [0, 1]
+
+
+def test_states_of_every_best_value_on_the_front_stay() -> None:
+    goals = [Goal("loss", scope="best"), Goal("top", maximise=True, scope="best"), Goal("time")]
+    s = Study(SPACE, goals, samplers.QMC(), Full(4))
+    first, second = s.ask(2)
+    s.tell(first, {"loss": [3.0, 1.0, 2.0, 2.0], "top": [1.0, 1.0, 9.0, 2.0], "time": [1.0] * 4})
+    s.tell(second, {"loss": [0.5, 1.0, 2.0, 2.0], "top": [1.0, 2.0, 3.0, 2.0], "time": [2.0] * 4})
+    assert [trial.id for trial in s.front] == [0, 1]
+    assert {(0, 2), (0, 3), (0, 4), (1, 1), (1, 3), (1, 4)} <= s.needed()

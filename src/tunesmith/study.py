@@ -800,7 +800,9 @@ class Study:
                 # those whose values change no more come back when one that is in training gets worse again
                 best += [*incumbents.front(), *incumbents.front(among=set(rest))]
             needed |= {(trial.id, trial.step) for trial in best}
-            return needed | {(trial.id, step) for trial in best if (step := self._best_step(trial)) is not None}
+            peaks = [goal for goal in self.goals if goal.scope == "best"]
+            steps = {(trial.id, trial.best_step(goal)) for trial in best for goal in peaks}
+            return needed | {(trial, step) for trial, step in steps if step is not None}
 
     def keep(self) -> set[tuple[int, int]]:
         """The checkpoints, as (trial, step), that must stay: of the states that may still be needed, whether the log
