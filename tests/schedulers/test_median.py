@@ -304,3 +304,29 @@ def test_states_of_stopped_trials_are_forgotten() -> None:
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Median(10, **arguments)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_training_that_is_over_stands_as_it_did(seed: int) -> None:
+    """As if its last value had been told at every step up to the end."""
+
+    def play(over: bool) -> list[tuple[int, str]]:
+        study = Study(
+            Space({"x": Float(0.0, 1.0)}), Goal("loss"), samplers.Uniform(), Median(30, min_trials=2), seed=seed
+        )
+        rng = np.random.default_rng(seed)
+        curves = [rng.normal(size=30).cumsum() for _ in range(12)]
+        ends = [int(rng.integers(2, 29)) if number % 3 == 0 else 30 for number in range(12)]
+        for number, (curve, end) in enumerate(zip(curves, ends, strict=True)):
+            curve[end:] = curve[end - 1]
+            while (number == len(study.trials) or study.startable()) and (job := study.ask()):
+                assert job.trial == number
+                ended = over and job.until >= end < 30
+                study.tell(
+                    job, {"loss": list(curve[job.start : min(job.until, end) if ended else job.until])}, ended=ended
+                )
+        return [(trial.step, trial.status) for trial in study.trials]
+
+    told, stands = play(over=False), play(over=True)
+    for number, (one, other) in enumerate(zip(told, stands, strict=True)):
+        assert one == other if number % 3 else other[0] <= one[0]
