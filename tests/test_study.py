@@ -28,7 +28,19 @@ from tunesmith import (
 )
 from tunesmith.definition import StudyError
 from tunesmith.records import Asked, Changed, Failed, Told
-from tunesmith.schedulers import PBT, Chain, Full, Hyperband, Median, SuccessiveHalving
+from tunesmith.schedulers import (
+    ASHA,
+    PB2,
+    PBT,
+    Chain,
+    Full,
+    Hyperband,
+    Median,
+    Plateau,
+    Race,
+    SuccessiveHalving,
+    TTest,
+)
 from tunesmith.study import Job
 from tunesmith.trials import MAX_CRASHES, Checkpoint
 
@@ -708,3 +720,47 @@ def test_states_of_the_front_stay_while_one_in_training_is_better_for_a_while():
             assert {(0, 2), (1, 2)} <= study.keep()
         assert [trial.id for trial in study.front] != [2] or (job.trial, job.until) == (2, 1)
     assert [trial.id for trial in study.front] == [0, 1]
+
+
+def test_states_of_every_best_value_on_the_front_stay() -> None:
+    goals = [Goal("loss", scope="best"), Goal("top", maximise=True, scope="best"), Goal("time")]
+    s = Study(SPACE, goals, samplers.QMC(), Full(4))
+    first, second = s.ask(2)
+    s.tell(first, {"loss": [3.0, 1.0, 2.0, 2.0], "top": [1.0, 1.0, 9.0, 2.0], "time": [1.0] * 4})
+    s.tell(second, {"loss": [0.5, 1.0, 2.0, 2.0], "top": [1.0, 2.0, 3.0, 2.0], "time": [2.0] * 4})
+    assert [trial.id for trial in s.front] == [0, 1]
+    assert {(0, 2), (0, 3), (0, 4), (1, 1), (1, 3), (1, 4)} <= s.needed()
+
+
+HUGE = 10**9
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        Full(HUGE),
+        Full(HUGE, seeds=2),
+        Race(steps=HUGE),
+        ASHA(max_steps=HUGE),
+        ASHA(max_steps=HUGE, stopping=True),
+        SuccessiveHalving(max_steps=HUGE),
+        Hyperband(max_steps=HUGE),
+        Median(HUGE, min_trials=1),
+        Median(HUGE, every=HUGE),
+        Plateau(HUGE),
+        PBT(population=3, ready=HUGE // 2, steps=HUGE),
+        PBT(population=3, ready=HUGE // 2, steps=HUGE, exploit=TTest(), explore=PB2()),
+    ],
+    ids=repr,
+)
+def test_steps_may_be_very_many_where_trainings_end_by_themselves(scheduler: Any) -> None:
+    """A limit that nobody reaches costs nothing."""
+    s = study(scheduler=scheduler, sampler=samplers.TPE(startup=2), trials=6)
+    jobs = 0
+    while job := s.ask():
+        jobs += 1
+        steps = min(5, job.until) - job.start
+        s.tell(job, {"loss": [job.config["x"]] * max(1, steps)}, ended=steps < job.until - job.start)
+        assert jobs < 100
+    assert s.best is not None and any(trial.ended for trial in s.trials)
+    assert replay(s) == []

@@ -129,6 +129,8 @@ USES: dict[str, tuple[Use, str]] = {
     "half a step": (lambda s, j: s.tell(j, {"loss": 1.0}, step=1.5), "step=1.5 must be a whole number"),
     "a metric's name": (lambda s, j: s.tell(j, {3: 1.0}), "name of a metric must be a string, not 3"),
     "no metrics": (lambda s, j: s.tell(j, 0.5), "metrics must be a dict such as"),
+    "too few metrics": (lambda s, j: s.tell([j, j], [{"loss": 1.0}]), r"tell: 2 jobs need a list of 2 metrics, not \["),
+    "metrics of one": (lambda s, j: s.tell([j], {"loss": 1.0}), "tell: 1 jobs need a list of 1 metrics, not {"),
     "a complex number": (lambda s, j: s.tell(j, {"loss": 1j}), "is not a number"),
     "a checkpoint": (lambda s, j: s.tell(j, {"loss": 1.0}, checkpoint="a"), "checkpoint='a' must be a Checkpoint"),
     "add nothing": (lambda s, j: s.add(None, {"loss": 1.0}), "add needs a configuration, .* not None"),

@@ -29,6 +29,8 @@ from tunesmith.records import (
 from tunesmith.space import Config, Scalar, Space
 from tunesmith.trials import Trial, Trials, open_ended, scoped
 
+STANDING = 1000  #: steps at the most of which algorithms hear that a trial that has ended stands as it did
+
 
 class News(NamedTuple):
     """An event that counts, and what samplers and schedulers hear of it.
@@ -191,8 +193,8 @@ class Fold:
         return msgspec.structs.replace(event, metrics=metrics)
 
     def _stands(self, event: Ended, trial: Trial, start: int, until: int) -> Told:
-        """What a trial that has ended is worth at the steps after ``start``."""
-        owner, step = trial, trial.step
+        """What a trial that has ended is worth at the steps after ``start``; of very many only at the last ones."""
+        owner, step, start = trial, trial.step, max(start, until - STANDING)
         while not owner.reports and owner.parent is not None:  # a fork that has ended at once has its parent's weights
             owner = self.trials[owner.parent]
         worth: dict[str, list[float | None]] = {}

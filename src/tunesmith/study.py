@@ -425,7 +425,9 @@ class Study:
                 return
             if not isinstance(job, Sequence):
                 raise TypeError(f"tell needs a Job from ask(), not {job!r} (ask gives None where none is left)")
-            for one, its in zip(job, metrics, strict=True):  # type: ignore[arg-type]
+            if not isinstance(metrics, Sequence) or len(metrics) != len(job):
+                raise TypeError(f"tell: {len(job)} jobs need a list of {len(job)} metrics, not {metrics!r}")
+            for one, its in zip(job, metrics, strict=True):
                 batch.tell(one, its)  # type: ignore[arg-type]
 
     def fail(
@@ -803,7 +805,8 @@ class Study:
                 # those whose values change no more come back when one that is in training gets worse again
                 best += [*incumbents.front(), *incumbents.front(among=set(rest))]
             needed |= {(trial.id, trial.step) for trial in best}
-            steps = ((trial.id, self._best_step(trial)) for trial in (*best, *training))
+            peaks = [goal for goal in self.goals if goal.scope == "best"]
+            steps = {(trial.id, trial.best_step(goal)) for trial in (*best, *training) for goal in peaks}
             return needed | {(trial, step) for trial, step in steps if step is not None}
 
     def keep(self) -> set[tuple[int, int]]:

@@ -51,6 +51,8 @@ SPACES = {
 KINDS: dict[str, Callable[[Any], Any]] = {
     "PBT": lambda explore: PBT(population=6, ready=1, steps=8, explore=explore),
     "asynchronous": lambda explore: PBT(population=6, ready=1, steps=8, explore=explore, synchronous=False),
+    "weights": lambda explore: PBT(population=6, ready=1, steps=8, explore=explore, inherit="weights"),
+    "hyperparameters": lambda explore: PBT(population=6, ready=1, steps=8, explore=explore, inherit="hyperparameters"),
     "MFPBT": lambda explore: MFPBT(population=8, ready=1, steps=8, frequencies=(1, 2), explore=explore),
     "FIRE": lambda explore: FIRE(population=8, ready=1, steps=8, explore=explore),
     "Chain": lambda explore: Chain(

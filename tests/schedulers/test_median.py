@@ -304,3 +304,26 @@ def test_states_of_stopped_trials_are_forgotten() -> None:
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Median(10, **arguments)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_training_that_is_over_stands_as_it_did(order: int) -> None:
+    """As if its last value had been told at every step up to the end, whoever comes first."""
+    rng = np.random.default_rng(0)
+    curves = [rng.normal(size=20).cumsum() for _ in range(8)]
+    ends = [4, 20, 9, 20, 1, 20, 20, 13][::order]
+
+    def averages(over: bool) -> dict[int, tuple[int, float]]:
+        study = Study(Space({"x": Float(0.0, 1.0)}), Goal("loss"), samplers.Uniform(), Median(20, min_trials=100))
+        for curve, end in zip(curves, ends, strict=True):
+            curve[end:] = curve[end - 1]
+            trial = len(study.trials)
+            while (trial == len(study.trials) or study.startable()) and (job := study.ask()):
+                ended = over and job.until == end < 20
+                study.tell(job, {"loss": list(curve[job.start : job.until])}, ended=ended)
+            assert study.trials[trial].step == (end if over else 20)
+        _, state = study._log.decider.scheduling()
+        return {step: (len(one), pytest.approx(one.value[1])) for step, [one] in state.averages.items()}
+
+    found = averages(over=False)
+    assert averages(over=True) == found and {count for count, _ in found.values()} == {8}

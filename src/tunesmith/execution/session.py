@@ -58,7 +58,7 @@ class Options:
         checkpoint_seconds: in a long job a checkpoint is written that often; at a job's end always. Saving takes a
             twentieth of the time at most, by what the last save has taken.
         checkpoint_steps: the same in steps; instead of ``checkpoint_seconds`` where it is given.
-        best: the goal whose best value is that of a trial: the state of a step that is the best one so far is saved.
+        best: the goals whose best value counts: the state of a step that is the best one so far by one is saved.
         report_seconds: in a long job progress is reported that often.
         target: a step that reaches it ends the job; the study decides what becomes of the rest.
         space: has the values of options that training code gets instead of their names; None where no option has one.
@@ -69,7 +69,7 @@ class Options:
     warm: int = 2
     checkpoint_seconds: float = 60.0
     checkpoint_steps: int | None = None
-    best: Goal | None = None
+    best: tuple[Goal, ...] = ()
     report_seconds: float = 0.25
     target: Target | None = None
     space: Space | None = None
@@ -129,8 +129,8 @@ class _Pending:
     rows: list[dict[str, float]] = field(default_factory=list)
     notes: dict[str, Scalar] = field(default_factory=dict)
     warning: str = ""
-    best: float = math.inf
-    """The least loss of a step of this job."""
+    best: dict[str, float] = field(default_factory=dict)
+    """The least loss of a step of this job, by goals whose best value counts."""
     training: bool = False
     """The next step is being trained, so that another thread may report those before."""
 
@@ -284,13 +284,11 @@ class Session:
         return lasts is None or bool(lasts(state))
 
     def _is_better(self, row: Mapping[str, float], pending: _Pending) -> bool:
-        """Whether a step is the best one of the job so far, where it is the best one that counts."""
-        goal = self.options.best
-        if goal is None:
-            return False
-        loss, best = goal.loss(row[goal.metric]), pending.best
-        pending.best = min(loss, best)
-        return loss < best
+        """Whether a step is the best one of the job so far by a goal whose best value counts."""
+        losses = {goal.metric: goal.loss(row[goal.metric]) for goal in self.options.best}
+        better = {name: loss for name, loss in losses.items() if loss < pending.best.get(name, math.inf)}
+        pending.best |= better
+        return bool(better)
 
     def _row(self, metrics: Any, once: dict[str, float | None], state: Any, pending: _Pending) -> dict[str, float]:
         """The numbers of a step; what else stands among them is a note."""

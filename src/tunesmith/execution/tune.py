@@ -191,8 +191,7 @@ def run(
         aim = _target(study, target)
         every = checkpoint_interval(checkpoint_every)
         space = study.space if study.space.valued else None
-        first = study.goals[0]
-        best = first if first.scope == "best" else None
+        best = tuple(goal for goal in study.goals if goal.scope == "best")
         options = Options(tuple(dict.fromkeys(metrics)), str(root), best=best, target=aim, space=space, **every)
         executor: Executor
         if workers == 1 and devices is None and time_limit is None:

@@ -506,8 +506,11 @@ class Population(Options, Defaults, frozen=True, kw_only=True):
 
     def _explored(self, state: State, config: Config, weights: Standing, replaced: int, streams: Streams) -> Config:
         """The hyperparameters with which these weights go on in the place of a trial."""
+        own = state.configs[weights.trial]
+        if self.explore is None or any(config.get(name) != own.get(name) for name in state.space.fixed):
+            config = self._inherited(state, config, weights.trial, replaced, streams)
         if self.explore is None:
-            return self._inherited(state, config, weights.trial, replaced, streams)
+            return config
         past = Past(weights.step, weights.losses, self.ready)
         if self.learns:
             gains, pending = self._intervals(state)

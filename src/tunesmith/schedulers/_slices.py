@@ -39,7 +39,7 @@ class Stand(NamedTuple):
 @dataclass(slots=True)
 class Course:
     """A trial in training: where its job ends, how it stood after every step with a value, where it was judged last,
-    and its last values.
+    its last values, and whether its training has come to its end by itself: then it has these at all later steps.
     """
 
     trial: int
@@ -47,6 +47,7 @@ class Course:
     stands: list[Stand] = field(default_factory=list)
     judged: int = 0
     last: tuple[Value, ...] = ()
+    over: bool = False
 
     @property
     def step(self) -> int:
@@ -61,6 +62,13 @@ class Course:
     def after(self, step: int) -> list[Stand]:
         """How it stood at all later steps with a value."""
         return self.stands[bisect_right(self.stands, step, key=_step) :]
+
+    def standing(self, step: int) -> Stand:
+        """How it stands at a later step with its last values at all steps up to there."""
+        last = self.stands[-1]
+        more = step - last.step
+        total = tuple((a + more * c, b + more * d) for (a, b), (c, d) in zip(last.total, self.last, strict=True))
+        return Stand(step, last.told + more, last.best, total)
 
     def tell(self, step: int, values: tuple[Value, ...]) -> None:
         """Take in the values of the next step."""
@@ -97,9 +105,8 @@ class Slices:
     _heap: list[tuple[tuple[Value, ...], int]] = field(default_factory=list)  # of them; and of some that do not wait
 
     def tell(self, event: Event) -> Course | None:
-        """Fold an event. Returns the course of the trial whose job it has ended, for the rule to judge.
-
-        A trial whose training has come to its end by itself has its last values at all later steps.
+        """Fold an event. Returns the course of the trial whose job it has ended, for the rule to judge, or that of a
+        trial whose training is over.
         """
         if type(event) is Asked:
             self.courses.setdefault(event.trial, Course(event.trial, event.until)).until = event.until
@@ -110,13 +117,14 @@ class Slices:
             course = self.courses[event.trial]
             while course.stands and course.step > event.start:  # told again, from an earlier checkpoint on
                 course.stands.pop()
+            if course.stands and course.step < event.start:  # it has ended, and stands as it did
+                course.stands.append(course.standing(event.start))
             for step, values in self._values(event):
                 course.tell(step, values)
             return course if event.step >= course.until else None
         elif type(event) is Ended and event.trial in self.waiting:
-            course = self.courses[event.trial]
-            for step in range(course.step + 1, self.max_steps + 1):
-                course.tell(step, course.last)
+            course = self.courses.pop(event.trial)
+            course.over = True
             self._leave(event.trial)
             return course
         return None

@@ -20,6 +20,16 @@ from tunesmith.schedulers._slices import Slices
 from tunesmith.schedulers.base import Defaults
 from tunesmith.space import Space
 
+MOST_STEPS = 100_000  #: steps of a curve
+
+
+def _check_steps(name: str, max_steps: int) -> None:
+    """Every step of every curve is looked at."""
+    if max_steps > MOST_STEPS:
+        raise ValueError(
+            f"{name}: max_steps={max_steps} must be at most {MOST_STEPS}: let a step be more of the training"
+        )
+
 
 def _one_goal(name: str, goals: Sequence[Goal]) -> None:
     if len(goals) > 1:
@@ -68,6 +78,7 @@ class PredictiveTermination(Options, Defaults, frozen=True):
             raise ValueError(f"{name}: delta={self.delta} must be in (0, 1)")
         if self.min_trials < 1:
             raise ValueError(f"{name}: min_trials={self.min_trials} must be at least 1")
+        _check_steps(name, self.max_steps)
 
     @property
     def horizon(self) -> int:
@@ -88,7 +99,7 @@ class PredictiveTermination(Options, Defaults, frozen=True):
         """Note what was told; at the end of a slice, judge the trial."""
         state.outlook.tell(event)
         course = state.slices.tell(event)
-        if course is not None:
+        if course is not None and not course.over:
             judge = state.slices.ends(course.step) and course.trial not in state.outlook.spared
             hopeless = judge and self._hopeless(state.outlook, course.trial, course.step)
             state.slices.settle(course, hopeless and not state.outlook.spare(course.trial, course.step))
@@ -177,6 +188,7 @@ class FreezeThaw(Options, Defaults, frozen=True):
             raise ValueError(f"FreezeThaw: every={self.every} must be from 1 to max_steps={self.max_steps}")
         if self.basket < 1:
             raise ValueError(f"FreezeThaw: basket={self.basket} must be at least 1")
+        _check_steps("FreezeThaw", self.max_steps)
 
     @property
     def horizon(self) -> int:

@@ -15,7 +15,7 @@ from heapq import heappop, heappush, heappushpop
 from tunesmith.hints import Options
 from tunesmith.records import Constraint, Event, Goal, Resume, Start
 from tunesmith.rng import Streams
-from tunesmith.schedulers._slices import Slices, Stand, Value
+from tunesmith.schedulers._slices import Course, Slices, Stand, Value
 from tunesmith.schedulers.base import Defaults
 from tunesmith.space import Space
 
@@ -50,12 +50,21 @@ def _negated(value: Value) -> Value:
     return -value[0], -value[1]
 
 
+def _add(averages: list[Quantile], stand: Stand) -> None:
+    """Take in how a trial stands, goal by goal."""
+    for average, mean in zip(averages, stand.mean, strict=True):
+        average.add(mean)
+
+
 @dataclass
 class State:
-    """All trials that may go on, and by step the running averages of each goal of all trials that came to it."""
+    """All trials that may go on; by step the running averages of each goal of all trials that came to it; and the
+    trials whose training is over, which come to all later steps.
+    """
 
     slices: Slices
     averages: dict[int, list[Quantile]] = field(default_factory=dict)
+    over: list[Course] = field(default_factory=list)
 
 
 class Median(Options, Defaults, frozen=True):
@@ -106,7 +115,12 @@ class Median(Options, Defaults, frozen=True):
     def tell(self, state: State, event: Event) -> State:
         """Note what was told; at the end of a slice, judge the trial."""
         course = state.slices.tell(event)
-        if course is not None:
+        if course is not None and course.over:
+            state.over.append(course)
+            for step, averages in state.averages.items():
+                if step > course.step:
+                    _add(averages, course.standing(step))
+        elif course is not None:
             behind = False
             for stand in course.after(course.judged):
                 if state.slices.ends(stand.step):
@@ -117,9 +131,13 @@ class Median(Options, Defaults, frozen=True):
 
     def _behind(self, state: State, stand: Stand) -> bool:
         """Let a trial stand beside the others at its step. Whether it has fallen behind them."""
-        averages = state.averages.setdefault(stand.step, [Quantile(self.quantile) for _ in stand.best])
-        for average, mean in zip(averages, stand.mean, strict=True):
-            average.add(mean)  # no better than its own best: it does not count as better than that
+        averages = state.averages.get(stand.step)
+        if averages is None:
+            averages = state.averages[stand.step] = [Quantile(self.quantile) for _ in stand.best]
+            for course in state.over:
+                if course.step < stand.step:
+                    _add(averages, course.standing(stand.step))
+        _add(averages, stand)  # no better than its own best: it does not count as better than that
         enough = len(averages[0]) > self.min_trials
         return enough and all(average.value < best for average, best in zip(averages, stand.best, strict=True))
 

@@ -67,7 +67,7 @@ class Plateau(Options, Defaults, frozen=True):
     def tell(self, state: Slices, event: Event) -> Slices:
         """Note what was told; at the end of a slice, judge the trial."""
         course = state.tell(event)
-        if course is not None:
+        if course is not None and not course.over:
             state.settle(course, self._flat(course))
         return state
 
