@@ -142,6 +142,11 @@ class Trial:
 
     def value(self, goal: Goal) -> float | None:
         """What the trial is worth by a goal: of the steps that count by its ``scope``. None if nothing was told."""
+        if not isinstance(goal, Goal):
+            raise TypeError(
+                f"value({goal!r}) needs a goal of the study, as in trial.value(study.goals[0]); "
+                "trial.last('metric') is the latest value of a metric, trial.values('metric') are all of them"
+            )
         if goal.scope == "last":
             return self.last(goal.metric)
         values = self.values(goal.metric)[1]

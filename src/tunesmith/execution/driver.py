@@ -74,10 +74,11 @@ def drive(
         Why the run has ended.
 
     Raises:
-        ExecutionError: too many trials have failed, or no state can be saved.
+        ExecutionError: too many trials have failed, none can be started, or no state can be saved.
         StoreError: the store can't be used any more. If its file was deleted or replaced, all that the study has is
             written into a new one beside it, which the message names.
     """
+    study.outcome = ""
     path = getattr(study.store, "path", None)
     held = Lease(None if path is None else Path(f"{path}.leases"), lease)
     until = None if seconds is None else time.monotonic() + seconds
@@ -87,7 +88,8 @@ def drive(
         with held, _signals(driver):
             try:
                 study.remember_limit()
-                return driver.run()
+                study.outcome = driver.run()
+                return study.outcome
             except Exception:
                 with suppress(Exception):
                     driver.flush()
@@ -428,8 +430,10 @@ class _Failures:
         """The study is done.
 
         Raises:
-            ExecutionError: every trial has failed, or the failures have left nobody who could go on.
+            ExecutionError: every trial has failed, or none could be started.
         """
+        if study.barred and not study.trials:
+            raise ExecutionError(f"no trial can be started: {study.message}")
         if not self.errors:
             return
         (first, times), *_ = self.errors.items()

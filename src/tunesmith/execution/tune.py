@@ -59,7 +59,7 @@ def tune(
     devices: Device | Sequence[Device] | None = None,
     store: str | os.PathLike[str] | Store | None = None,
     name: str = "study",
-    seed: int = 0,
+    seed: int | None = None,
     time_limit: float | None = None,
     checkpoints: str | os.PathLike[str] | None = None,
     checkpoint_every: float | str | None = None,
@@ -78,7 +78,8 @@ def tune(
         constraints: outcome constraints that the best trial has to satisfy.
         sampler: where to look next; :class:`tunesmith.samplers.Auto` by default.
         scheduler: which job is next; by default every trial is trained for ``steps`` steps.
-        trials: how many trials are started in all, those of earlier runs and repeats of a configuration included.
+        trials: how many trials are started in all, those of earlier runs and repeats of a configuration included; the
+            forks by which a population goes on with copies of its members do not count.
         seconds: how long this run may take; what is running then goes on in the next one.
         target: end this run when a trial has reached this value of the first goal, with all constraints satisfied.
         patience: end this run when so many trials have ended since the best one began.
@@ -94,7 +95,7 @@ def tune(
         devices: where worker processes run: see :func:`tunesmith.execution.devices.parse`.
         store: None for memory, the path of a SQLite file, or a store.
         name: name of the study in the store.
-        seed: all randomness follows from it.
+        seed: all randomness follows from it; 0 by default, and that of the study where it exists.
         time_limit: seconds that a job may take; makes a worker process of the only worker, too.
         checkpoints: directory for states; by default next to the store, and a temporary one, which lives as long as the
             study, where that is in memory.
@@ -105,12 +106,12 @@ def tune(
         callback: called with the study and each trial that has come to its end. ``study.stop()`` in it ends the run.
 
     Returns:
-        The study, also after Ctrl-C: ``study.best``, ``study.trials``.
+        The study, also after Ctrl-C: ``study.best``, ``study.trials``; ``study.outcome`` says why the run has ended.
 
     Raises:
         ValueError: the goals are not clear, or the search would never end.
-        ExecutionError: too many trials fail, a worker can't start, or no state can be saved. Every exception that comes
-            out of a run has the study so far as its attribute ``study``.
+        ExecutionError: too many trials fail, none can be started, a worker can't start, or no state can be saved. Every
+            exception that comes out of a run has the study so far as its attribute ``study``.
     """
     refuse_in_worker()
     as_task(train)  # says now what is wrong with it
