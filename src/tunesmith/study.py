@@ -34,7 +34,7 @@ from tunesmith.definition import (
     difference_of_spaces,
     spec,
 )
-from tunesmith.errors import clean, install, printable
+from tunesmith.errors import clean, install, printable, shortened
 from tunesmith.fold import Fold
 from tunesmith.hints import hints
 from tunesmith.incumbents import Incumbents, Leader, losses
@@ -451,7 +451,7 @@ class Study:
 
         Args:
             job: what was asked.
-            error: what went wrong.
+            error: what went wrong. Of a long text the beginning and the end are kept.
             kind: ``raised``, ``crashed``, ``lost``, ``non-finite``, ``timeout`` or ``out-of-memory``.
             seconds: what the job has cost since it was last told.
         """
@@ -1016,7 +1016,7 @@ class Batch:
         self._warn_if_over(job, trial)
         self._over.add(job.ask)
         text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
-        self.events.append(Failed(job.ask, job.trial, clean(text), kind, float(seconds)))
+        self.events.append(Failed(job.ask, job.trial, shortened(clean(text)), kind, float(seconds)))
 
     def _warn_if_over(self, job: Job, trial: Trial) -> None:
         """Say, once a job, that what is said of it does not count any more."""

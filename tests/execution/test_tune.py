@@ -242,3 +242,22 @@ def test_a_run_that_starts_no_trial_for_another_reason_is_none():
 def test_a_finite_space_that_is_used_up_is_no_error():
     study = ts.tune(lambda config: config["x"], {"x": ts.Integer(1, 3)}, minimise="loss", trials=9)
     assert study.outcome == "done" and len(study.trials) == 3 and not study.barred
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("steps", [None, 3])
+@pytest.mark.parametrize("form", ["reports", "yields", "no metric"])
+def test_metrics_that_are_returned_after_reports_are_warned_of_once(form, steps, workers, caplog):
+    train = {
+        "reports": code.returns_after_reports,
+        "yields": code.returns_after_yields,
+        "no metric": code.ReturnsLater(),
+    }[form]
+    study = ts.tune(train, SPACE, maximise="x", trials=4, steps=steps, workers=workers)
+    assert all(trial.step == (1 if form == "no metric" else 3) for trial in study.trials)
+    assert study.best.metrics["x"] < 5
+    said = [record.message for record in caplog.records]
+    if form == "no metric" or (form == "yields" and steps is not None):  # it is closed before it returns
+        assert said == []
+    else:
+        assert said == [f"{train.__name__} returns metrics at its end, which do not count: what it {form} does"]

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from tunesmith.checkpoints import Checkpoints, Saved
-from tunesmith.errors import printable
+from tunesmith.errors import printable, shortened
 from tunesmith.execution.base import ENDLESS, SAVES, ExecutionError, Executor, Failure, Report, Target
 from tunesmith.execution.leases import Lease
 from tunesmith.records import RETRIED, TO_THE_END, AnyEvent
@@ -36,6 +36,7 @@ _PROGRESS = 0.1  # seconds between two calls of `progress`
 _SPARE = 16  # checkpoints that may be written beyond those that were kept last time, before the next sweep
 _SPARE_BYTES = 64 * 2**20  # the same in bytes
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_HEADLINE = 500  # characters of a headline
 _RESTARTS = 3  # so many trials that begin again at step 0 are named, the others counted
 
 
@@ -360,13 +361,17 @@ class _Restarts:
         self.asks: set[int] = set()
         """Jobs that were to go on from a later step and have begun at step 0."""
         self.saves_nothing = False
+        self.said: set[str] = set()
+        """Warnings that were shown."""
 
     def say(self, job: Job, report: Report) -> None:
         """A report has come in."""
         again = job.ask not in self.asks and bool(report.metrics) and report.start == 0 < job.start
         if again:
             self.asks.add(job.ask)
-        if report.warning and not (again and job.sources and len(self.asks) > _RESTARTS):
+        shown = report.warning in self.said or (again and job.sources and len(self.asks) > _RESTARTS)
+        if report.warning and not shown:
+            self.said.add(report.warning)
             log.warning("%s", printable(report.warning.rstrip()))
         if again and not job.sources and not self.saves_nothing:
             self.saves_nothing = True
@@ -454,7 +459,8 @@ class _Failures:
 def headline(error: str) -> str:
     """The line of a traceback that names the exception, whatever notes follow it; of another text the last line."""
     lines = error.splitlines() or [""]
-    return next((line for line in reversed(lines) if re.match(r"[\w.]*[A-Z]\w*(: |$)", line)), lines[-1])
+    found = next((line for line in reversed(lines) if re.match(r"[\w.]*[A-Z]\w*(: |$)", line)), lines[-1])
+    return shortened(found, _HEADLINE)
 
 
 class _Retention:

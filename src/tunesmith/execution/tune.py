@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -17,6 +18,7 @@ from tunesmith.costs import Budget
 from tunesmith.definition import as_goals, check_algorithm
 from tunesmith.execution.adapters import as_task
 from tunesmith.execution.base import ExecutionError, Executor, Target
+from tunesmith.execution.command import Command
 from tunesmith.execution.devices import Device
 from tunesmith.execution.driver import Callback, Outcome, drive
 from tunesmith.execution.inline import Inline
@@ -33,6 +35,8 @@ from tunesmith.schedulers.base import Scheduler
 from tunesmith.space import Config, Space
 from tunesmith.storage.base import Store
 from tunesmith.study import Study
+
+log = logging.getLogger("tunesmith")
 
 
 @hints
@@ -186,6 +190,8 @@ def run(
         raise TypeError(f"progress={progress!r} must be True, False, None or a function of the study")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback={callback!r} must be a function of the study and a trial")
+    if isinstance(train, Command):
+        _warn_of_unused(train, study.space)
     root = study.use_checkpoints(checkpoints)
     with ExitStack() as stack:
         metrics = [goal.metric for goal in study.goals] + [rule.metric for rule in study.constraints]
@@ -242,6 +248,15 @@ def checkpoint_interval(every: float | str | None) -> dict[str, Any]:
             raise ValueError(f"checkpoint_every={every!r} must be a whole number of steps")
         return {"checkpoint_steps": int(number)}
     return {"checkpoint_seconds": number * _UNITS[unit[0]]}
+
+
+def _warn_of_unused(command: Command, space: Space) -> None:
+    unused = command.unused(space)
+    if unused:
+        log.warning(
+            "no argument of the command takes %s: write %s where it belongs, or read $TUNESMITH_CONFIG",
+            ", ".join(map(repr, unused)), " and ".join(f"{{{name}}}" for name in unused),
+        )  # fmt: skip
 
 
 def _target(study: Study, value: float | None) -> Target | None:
