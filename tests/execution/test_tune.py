@@ -261,3 +261,21 @@ def test_metrics_that_are_returned_after_reports_are_warned_of_once(form, steps,
         assert said == []
     else:
         assert said == [f"{train.__name__} returns metrics at its end, which do not count: what it {form} does"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("train", "scheduler", "cut"),
+    [
+        (code.forgetful_to_its_end, ts.schedulers.Full(seeds=2), True),
+        (code.forgetful_to_its_end, ts.schedulers.Race(), True),
+        (code.forgetful_to_its_end, ts.schedulers.Full(5), False),
+        (code.forgetful_to_its_end, None, False),
+        (code.reports_once, ts.schedulers.Full(), False),
+    ],
+)
+def test_a_scheduler_of_one_step_for_code_with_more_is_warned_of_once(train, scheduler, cut, workers, caplog):
+    ts.tune(train, SPACE, maximise="x", trials=6, scheduler=scheduler, workers=workers)
+    said = [record.message for record in caplog.records]
+    assert len(said) == cut
+    assert all("had more to report, but its trials have one step" in text and "Full(None)" in text for text in said)

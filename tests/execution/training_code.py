@@ -280,3 +280,7 @@ class ReturnsLater:
     def __call__(self, trial):
         trial.report({"x": 1.0})
         return self
+
+
+def reports_once(trial):
+    trial.report({"x": trial.config["lr"]})

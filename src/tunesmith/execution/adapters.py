@@ -216,6 +216,7 @@ class Trial:
         self._thread: Thread | None = None
         self._notes: dict[str, Scalar] = {}
         self._returned: Any = None  # by the function, at its end
+        self._cut = False  # it reported again after its last step
         self._stopped = 0  # how often `Stopped` was raised
 
     def report(self, metrics: Any = None, *, state: Any = None, **named: Any) -> None:
@@ -283,6 +284,7 @@ class Trial:
         self._orders.put(True)
         news, _ = self._hear()
         if news == "step":
+            self._cut = True
             self._give_up()
 
     def _run(self, train: Callable[[Trial], Any]) -> None:
@@ -339,7 +341,12 @@ class FunctionTask:
         return noted
 
     def warning(self, state: Trial) -> str:
-        """That what it has returned counts for nothing."""
+        """That what it has returned counts for nothing, or that one step was perhaps too short."""
+        if state._cut and current_job().until == 1:
+            return (
+                f"{_name(self.train)} had more to report, but its trials have one step: the scheduler says how many, "
+                "Full(steps=10) for instance, and with Full(None) the code trains to its own end"
+            )
         return _unused(self.train, state._returned, "reports")
 
     def close(self, state: Trial) -> None:

@@ -81,7 +81,8 @@ def tune(
         goals: all goals.
         constraints: outcome constraints that the best trial has to satisfy.
         sampler: where to look next; :class:`tunesmith.samplers.Auto` by default.
-        scheduler: which job is next; by default every trial is trained for ``steps`` steps.
+        scheduler: which job is next; by default every trial is trained for ``steps`` steps. One of your own says
+            itself how many: ``Full()`` one, ``Full(None)`` as many as the training code has.
         trials: how many trials are started in all, those of earlier runs and repeats of a configuration included; the
             forks by which a population goes on with copies of its members do not count.
         seconds: how long this run may take; what is running then goes on in the next one.
