@@ -189,6 +189,10 @@ USES: dict[str, tuple[Use, str]] = {
         lambda s, j: s.change(smpler=3),
         "Study.change has no argument 'smpler': did you mean sampler",
     ),  # type: ignore[call-arg]
+    "a metric's name for its best step": (
+        lambda s, j: s.trials[0].best_step("loss"),
+        r"best_step\('loss'\) needs a goal",
+    ),  # type: ignore[arg-type]
     "a metric's name as a goal": (lambda s, j: s.trials[0].value("loss"), r"value\('loss'\) needs a goal of the study"),  # type: ignore[arg-type]
     "a space that is none": (lambda s, j: s.change(space={"x": ts.Float(0, 1)}), "space must be a Space, not dict"),
     "a raw step": (lambda s, j: s.store.append([Told(0, 0, 1.5, {"loss": [1.0]})]), "Told is wrong.*`int`"),  # type: ignore[arg-type]
