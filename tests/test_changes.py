@@ -95,3 +95,15 @@ def test_from_a_sampler_to_every_other(first: str) -> None:
         assert len(study.trials) == 22, name
         assert all(study.space.contains(trial.config) for trial in study.trials)
         assert replay(study) == [], name
+
+
+@pytest.mark.parametrize("first", ["Median", "ASHA", "Full"])
+def test_a_population_after_another_scheduler_begins_with_the_oldest_trials(first: str) -> None:
+    study = Study(mixed(), GOAL, samplers.QMC(), SCHEDULERS[first](), trials=9)
+    play(study, np.random.default_rng(0), workers=1, faults=0.0)
+    study.change(scheduler=PBT(population=4, ready=2, steps=12))
+    ids = set[int]()
+    while job := study.ask():
+        ids.add(job.trial)
+        study.tell(job, {"score": [0.5] * (job.until - job.start)})
+    assert {number for number in ids if number < 9} <= {0, 1, 2, 3} and ids and replay(study) == []

@@ -139,6 +139,90 @@ def test_batches_are_one_transaction() -> None:
 # -- resume ---
 
 
+def test_without_a_seed_the_stored_one_holds(tmp_path: Path) -> None:
+    study(store=tmp_path / "a.db", seed=3).close()
+    with study(store=tmp_path / "a.db") as s, study() as other:
+        assert s.definition.seed == 3 and other.definition.seed == 0
+    with pytest.raises(TunesmithError, match="seed is 3, given is 0"):
+        study(store=tmp_path / "a.db", seed=0)
+
+
+def test_all_differences_are_named(tmp_path: Path) -> None:
+    study(store=tmp_path / "a.db", seed=3).close()
+    others = {"sampler": samplers.QMC(), "scheduler": Full(3), "space": Space({"x": Float(0.0, 2.0)})}
+    with pytest.raises(TunesmithError) as error:
+        Study(**{"space": SPACE, "goals": LOSS, "store": tmp_path / "a.db", **others, "seed": 1})
+    text = str(error.value)
+    for words in (
+        "seed is 3, given is 1",
+        "sampler is",
+        "scheduler is",
+        "parameter 'x' is",
+        "name or store: seed can't",
+    ):
+        assert words in text
+    with pytest.raises(TunesmithError, match=r"another sampler and space: .*change\(sampler=..., space=...\)$"):
+        Study(**{"goals": LOSS, "store": tmp_path / "a.db", **others, "scheduler": Full()})
+
+
+WARNED = "job from step 0 to 1 is over, so what is said of it now does not count"
+
+
+@pytest.mark.parametrize("first", ["tell", "fail", "ended"])
+@pytest.mark.parametrize("then", ["tell", "fail", "both"])
+@pytest.mark.parametrize("batched", [False, True])
+def test_what_is_said_of_a_job_that_is_over_is_dropped_with_a_warning(
+    first: str, then: str, batched: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    s = study()
+    job, other = s.ask(2)
+
+    def say(to: Any, how: str) -> None:
+        if how == "ended":
+            to.tell(job, {"loss": 1.0}, ended=True)
+        if how in ("tell", "both"):
+            to.tell(job, {"loss": 1.0 if how == first else 0.5})
+        if how in ("fail", "both"):
+            to.fail(job, "it was broken")
+
+    if batched:
+        with s.batch() as batch:
+            say(batch, first)
+            assert not caplog.records
+            say(batch, then)
+    else:
+        say(s, first)
+        assert not caplog.records
+        say(s, then)
+    assert [record.message for record in caplog.records] == [
+        f"trial 0: its {WARNED}; study.add(config, metrics) takes a further result"
+    ]
+    assert s.trials[0].status == ("failed" if first == "fail" else "complete")
+    assert s.trials[0].metrics == ({} if first == "fail" else {"loss": 1.0})
+    s.tell(other, {"loss": 2.0})
+    assert len(caplog.records) == 1 and s.trials[1].status == "complete"
+
+
+def test_a_job_that_was_given_up_warns_and_its_successor_does_not(caplog: pytest.LogCaptureFixture) -> None:
+    s = study()
+    job = s.ask()
+    s.fail(job, "its worker vanished", "lost")
+    again = s.ask()
+    assert again.trial == job.trial and not caplog.records
+    s.tell(job, {"loss": 1.0})
+    assert [record.message.split(",")[0] for record in caplog.records] == [f"trial 0: its {WARNED.split(',')[0]}"]
+    s.tell(again, {"loss": 2.0})
+    assert len(caplog.records) == 1 and s.trials[0].metrics == {"loss": 2.0}
+
+
+def test_the_end_of_a_training_that_rests_may_be_told_later(caplog: pytest.LogCaptureFixture) -> None:
+    s = study(scheduler=Median(3))
+    job = s.ask()
+    s.tell(job, {"loss": 1.0})
+    s.tell(job, ended=True)
+    assert s.trials[0].ended and not caplog.records
+
+
 def test_the_same_arguments_continue_a_study(tmp_path: Path) -> None:
     def configs(parts: list[int]) -> list[Any]:
         found = []

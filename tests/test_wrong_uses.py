@@ -52,6 +52,17 @@ DEFINITIONS: dict[str, tuple[Callable[[], Any], str]] = {
     "enqueue": (lambda: tune(enqueue=3), "enqueue must be a list of configurations, .* not 3"),
     "the name of a study in memory": (lambda: study(name=3), "name of a study must be a string .* not 3"),
     "no name": (lambda: study(name=""), "name of a study must be a string that is not empty"),
+    "goals by name": (lambda: ts.Study(SPACE, ["loss"]), r"such as \[Goal\(.*\], not \['loss'\]"),  # type: ignore[list-item]
+    "goals by name in tune": (
+        lambda: tune(minimise=None, goals=["loss"]),
+        r"such as \[Goal\(.*\], not \['loss'\]",
+    ),
+    "trials of a run": (
+        lambda: run(study(), train, trials=9),  # type: ignore[call-arg]
+        r"'trials': it is an argument of the study, Study\(..., trials=...\) or Study.open\(path, trials=...\)",
+    ),
+    "n_trials of a run": (lambda: run(study(), train, n_trials=9), r"'n_trials': .* Study\(..., trials="),  # type: ignore[call-arg]
+    "a slip in open": (lambda: ts.Study.open("a.db", tirals=3), "Study.open has no argument 'tirals': did you mean tr"),  # type: ignore[call-arg]
     "no study to run": (lambda: run("study.db", train), r"run needs a study, not 'study.db'"),  # type: ignore[arg-type]
     "no study to replay": (lambda: ts.replay("study.db"), r"replay\(Study.open\(path\)\)"),  # type: ignore[arg-type]
     "endless": (lambda: tune(trials=None), "never end: give trials="),
@@ -79,6 +90,11 @@ PARTS: dict[str, tuple[Callable[[], Any], str]] = {
     "q": (lambda: ts.Float(0.0, 1.0, q=0.1), "Float has no argument 'q': did you mean step="),  # type: ignore[call-arg]
     "no upper end": (lambda: ts.Float(0.0), "Float: missing required argument 'high'"),  # type: ignore[call-arg]
     "too many": (lambda: ts.Budget(30), "Budget: extra positional arguments provided; it has seconds"),  # type: ignore[misc]
+    "no length": (lambda: S.ASHA(), r"ASHA: missing .* 'max_steps'; .*: ASHA\(max_steps=27\), for instance"),  # type: ignore[call-arg]
+    "no population": (lambda: S.PBT(steps=3), r"PBT\(population=16, ready=3, steps=27\), for instance"),  # type: ignore[call-arg]
+    "no limit": (lambda: ts.Constraint("ms"), r"Constraint\(metric='loss', at_most=5.0\), for instance"),  # type: ignore[call-arg]
+    "hi": (lambda: ts.Float(0.0, hi=1.0), "Float has no argument 'hi': did you mean high="),  # type: ignore[call-arg]
+    "reduction_factor of ASHA": (lambda: S.ASHA(9, reduction_factor=3), "'reduction_factor': did you mean eta="),  # type: ignore[call-arg]
     "population_size": (
         lambda: S.PBT(population_size=4),
         "PBT has no argument 'population_size': did you mean population=",
@@ -98,6 +114,37 @@ PARTS: dict[str, tuple[Callable[[], Any], str]] = {
     "another name": (lambda: S.Full(zebra=3), "Full has no argument 'zebra'; it has steps, seeds"),
     "none at all": (lambda: ts.samplers.Uniform(zebra=3), "Uniform has no argument 'zebra'; it has none"),
 }
+
+
+@pytest.mark.parametrize("struct", [S.ASHA, S.Hyperband, S.Median, S.Chain, S.FIRE, ts.Goal, ts.Float, ts.Categorical])
+def test_the_example_of_what_is_missing_can_be_written(struct: Any) -> None:
+    with pytest.raises(TypeError) as error:
+        struct()
+    example = str(error.value).split(": ")[-1].removesuffix(", for instance")
+    assert isinstance(eval(example, {**vars(ts), **{name: getattr(S, name) for name in S.__all__}}), struct)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("ASHA", "tunesmith has no 'ASHA': it is tunesmith.schedulers.ASHA$"),
+        ("PBT", "it is tunesmith.schedulers.PBT$"),
+        ("TPE", "it is tunesmith.samplers.TPE$"),
+        ("tpe", "it is tunesmith.samplers.TPE$"),
+        ("Choice", "it is tunesmith.Categorical$"),
+        ("Int", "it is tunesmith.Integer$"),
+        ("LogUniform", r"it is tunesmith.Float\(low, high, log=True\)$"),
+        ("Uniform", "it is tunesmith.samplers.Uniform or tunesmith.Float$"),
+        ("suggest_float", "it is tunesmith.Float$"),
+        ("Categorial", "did you mean tunesmith.Categorical"),
+        ("Hyperbnd", "did you mean tunesmith.schedulers.Hyperband"),
+        ("run", "it is tunesmith.execution.run$"),
+        ("zebra", "tunesmith has no 'zebra'$"),
+    ],
+)
+def test_a_name_that_is_elsewhere(name: str, words: str) -> None:
+    with pytest.raises(AttributeError, match=words):
+        getattr(ts, name)
 
 
 @pytest.mark.parametrize(("act", "words"), PARTS.values(), ids=PARTS)
@@ -140,6 +187,15 @@ USES: dict[str, tuple[Use, str]] = {
     "a note": (lambda s, j: s.note(a=object()), "must be a string, a number"),
     "a sampler that is none": (lambda s, j: s.change(sampler=3), "sampler must be an object .* not 3"),
     "a scheduler's class": (lambda s, j: s.change(scheduler=ts.schedulers.Full), r"is a class: write Full\(...\)"),
+    "a slip in a change": (
+        lambda s, j: s.change(smpler=3),
+        "Study.change has no argument 'smpler': did you mean sampler",
+    ),  # type: ignore[call-arg]
+    "a metric's name for its best step": (
+        lambda s, j: s.trials[0].best_step("loss"),
+        r"best_step\('loss'\) needs a goal",
+    ),  # type: ignore[arg-type]
+    "a metric's name as a goal": (lambda s, j: s.trials[0].value("loss"), r"value\('loss'\) needs a goal of the study"),  # type: ignore[arg-type]
     "a space that is none": (lambda s, j: s.change(space={"x": ts.Float(0, 1)}), "space must be a Space, not dict"),
     "a raw step": (lambda s, j: s.store.append([Told(0, 0, 1.5, {"loss": [1.0]})]), "Told is wrong.*`int`"),  # type: ignore[arg-type]
     "a raw kind": (lambda s, j: s.store.append([Failed(0, 0, "x", "weird")]), "Failed is wrong.*'weird'"),  # type: ignore[arg-type]

@@ -70,5 +70,13 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
-        raise AttributeError(f"tunesmith has no {name!r}")
+        raise AttributeError(f"tunesmith has no {name!r}{_meant(name)}")
     return getattr(import_module(_LATER[name]), name)
+
+
+def _meant(name: str) -> str:
+    """What is meant by a wrong name; Python itself asks for some between underscores."""
+    from tunesmith.hints import hint_of_name
+
+    places = {"": __all__, "samplers.": samplers.__all__, "schedulers.": schedulers.__all__}
+    return "" if name.startswith("_") else hint_of_name(name, places)

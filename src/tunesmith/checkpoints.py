@@ -18,7 +18,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -109,6 +109,18 @@ class Saved:
     """Bytes on the disk."""
 
 
+def read_state(path: str | os.PathLike[str]) -> Tree | Path:
+    """A state from a copy of its file or its directory, such as ``tunesmith best --checkpoint`` makes, as
+    ``Study.load`` gives it. Nothing that stands there is executed, whoever wrote it.
+
+    Raises:
+        CheckpointError: it is missing, damaged or not in the format.
+    """
+    path = Path(path).absolute()
+    with _reading(path):
+        return path if path.is_dir() else of_user(_read(path, _content(path)))
+
+
 class Checkpoints:
     """The checkpoints of one study below the directory ``root``, which is made when the first one is saved."""
 
@@ -150,7 +162,7 @@ class Checkpoints:
                 the root.
         """
         path = self._path(where)
-        try:
+        with _reading(path):
             if not path.resolve().is_relative_to(self.root.resolve()):
                 raise CheckpointError(f"the checkpoint {path} is a link that leads out of {self.root}")
             if path.suffix == ".files":
@@ -161,18 +173,6 @@ class Checkpoints:
             if _digest(content) != digest:
                 raise CheckpointError(_DAMAGED.format(path))
             return _read(path, content)
-        except CheckpointError:
-            raise
-        except FileNotFoundError as error:
-            message = f"the checkpoint {path} is missing (nobody needed it any more, or it was moved or cleaned up)"
-            raise CheckpointError(message) from error
-        except ImportError as error:
-            raise CheckpointError(f"the checkpoint {path} needs {error.name}, which is not installed") from error
-        except OSError as error:
-            raise CheckpointError(f"the checkpoint {path} can't be read: {error.strerror or error}") from error
-        except Exception as error:  # whatever a foreign file may do to the libraries that read it
-            problem = str(error) or type(error).__name__
-            raise CheckpointError(f"the checkpoint {path} is not in tunesmith's format: {problem}") from error
 
     def files(self) -> list[tuple[int, int]]:
         """The checkpoints on disk, as (trial, step)."""
@@ -275,6 +275,25 @@ def _digest(content: bytes) -> str:
 
 def _hasher() -> Any:
     return hashlib.blake2b(digest_size=16)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Say what is wrong with a checkpoint that can't be read."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except FileNotFoundError as error:
+        message = f"the checkpoint {path} is missing (nobody needed it any more, or it was moved or cleaned up)"
+        raise CheckpointError(message) from error
+    except ImportError as error:
+        raise CheckpointError(f"the checkpoint {path} needs {error.name}, which is not installed") from error
+    except OSError as error:
+        raise CheckpointError(f"the checkpoint {path} can't be read: {error.strerror or error}") from error
+    except Exception as error:  # whatever a foreign file may do to the libraries that read it
+        problem = str(error) or type(error).__name__
+        raise CheckpointError(f"the checkpoint {path} is not in tunesmith's format: {problem}") from error
 
 
 def _content(path: Path) -> bytes:

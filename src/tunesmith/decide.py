@@ -35,10 +35,14 @@ _WAY_OUT = "the study can still be read, and study.change(...) goes on with anot
 
 
 class Decided(NamedTuple):
-    """The next job; or None, and the reason where there is more to say than "wait"."""
+    """The next job; or None, and the reason where there is more to say than "wait".
+
+    ``barred``: the space has no configuration that its constraints allow, as far as was found.
+    """
 
     asked: Asked | None
     message: str = ""
+    barred: bool = False
 
 
 class _Listener:
@@ -208,7 +212,7 @@ class Decider:
             return Decided(self._again(trials.waiting[0], worker))
         self._begin()
         self._catch_up()
-        message = ""
+        message, barred = "", False
         tags: tuple[str, ...] = ()
         decision = self._ask_scheduler()
         if isinstance(decision, Start | Repeat):
@@ -219,13 +223,13 @@ class Decider:
                 started = self._start(decision, worker)
                 if started.asked is not None:
                     return started
-                message, decision = started.message, self._ask_scheduler(starts=False)
+                message, barred, decision = started.message, started.barred, self._ask_scheduler(starts=False)
                 if isinstance(decision, Repeat):
                     return Decided(self._repeat(decision, worker))
         advanced = self._advance(decision, worker, tags)
         if advanced is not None:
             return Decided(advanced)
-        return Decided(None, "; ".join(filter(None, (message, self._reason(), self._left()))))
+        return Decided(None, "; ".join(filter(None, (message, self._reason(), self._left()))), barred)
 
     def afford(self, budget: Budget, worker: str = "", limit: int | None = None) -> Decided:
         """The next job as ``decide`` gives it, if the budget is enough for it: for what is spent, what the jobs that
@@ -296,9 +300,10 @@ class Decider:
         try:
             number, proposed = (None, self._propose(decision)) if queued is None else queued
         except NothingAllowedError as error:
-            return Decided(None, str(error))
+            return Decided(None, str(error), barred=True)
         if proposed is None:
-            return Decided(None, f"nothing is left to try: all {len(self._tried)} configurations were tried")
+            return Decided(None, f"nothing is left to try: all {len(self._tried)} configurations were tried",
+                           barred=not self._tried)  # fmt: skip
         tags = () if queued is None else ("enqueued",)
         same = self.first(proposed) if fold.definition.duplicates else None
         config = self._at(proposed, decision.until)

@@ -246,21 +246,28 @@ def missing_parameter(domains: Mapping[str, Domain], config: Config) -> str | No
 
 
 def difference(stored: Opened, given: Opened) -> str:
-    """What is defined otherwise, in words, with the way out; empty where nothing is."""
-    other = "Use another name or store"
-    for field in ("goals", "seed", "constraints", "duplicates"):
+    """All that is defined otherwise, in words, with the way out; empty where nothing is."""
+    fixed: list[str] = []  # what can't be changed
+    free: list[str] = []
+    differ: list[str] = []
+    for field in ("goals", "seed", "constraints", "duplicates", "sampler", "scheduler"):
         ours, theirs = getattr(stored, field), getattr(given, field)
-        if ours != theirs:
-            return f"{field} is {_shown(ours)}, given is {_shown(theirs)}. {other}: that can't be changed"
-    for field in ("sampler", "scheduler"):
-        ours, theirs = getattr(stored, field), getattr(given, field)
-        if ours != theirs and _whole(ours, field) != theirs:
-            return (
-                f"{field} is {_shown(ours)}, given is {_shown(theirs)}. {other}, or go on with another {field}: "
-                f"Study.open(...).change({field}=...)"
-            )
+        part = field in ("sampler", "scheduler")
+        if ours != theirs and not (part and _whole(ours, field) == theirs):
+            (free if part else fixed).append(field)
+            differ.append(f"{field} is {_shown(ours)}, given is {_shown(theirs)}")
     spaces = difference_of_spaces(stored.space, given.space)
-    return f"{spaces}. {other}, or go on with another space: Study.open(...).change(space=...)" if spaces else ""
+    if spaces:
+        free.append("space")
+        differ.append(spaces)
+    if not differ:
+        return ""
+    if fixed:
+        way_out = f": {'that' if len(differ) == 1 else ' and '.join(fixed)} can't be changed"
+    else:
+        changes = ", ".join(f"{field}=..." for field in free)
+        way_out = f", or go on with another {' and '.join(free)}: Study.open(...).change({changes})"
+    return f"{'; '.join(differ)}. Use another name or store{way_out}"
 
 
 def _shown(part: Any) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+LONGEST = 6000  #: so many characters of an error are kept
+
 
 class TunesmithError(Exception):
     """Something went wrong that the message explains, with the way out."""
@@ -33,6 +35,15 @@ def _checkout() -> tuple[str, bool]:
         return ("", False) if kind is None else (unquote(urlsplit(origin["url"]).path), bool(kind.get("editable")))
     except (PackageNotFoundError, ValueError, KeyError):
         return "", False
+
+
+def shortened(text: str, most: int = LONGEST) -> str:
+    """Text of this length at most, give or take: of a longer one the beginning and the end."""
+    if len(text) <= most:
+        return text
+    end = most // 3
+    begin = most - end
+    return f"{text[:begin]} [... {len(text) - most} characters ...] {text[-end:]}"
 
 
 def clean(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache, wraps
 from types import UnionType
@@ -108,6 +108,46 @@ _OF_PARTS: dict[str, tuple[str, ...] | str] = {
 }
 
 
+#: limits of a run that belong to the study, where a function that runs one is given them
+_OF_STUDY = ("trials", "budget", "patience")
+
+#: what an argument that is needed may look like
+_NEEDED = {
+    "max_steps": "27",
+    "steps": "27",
+    "population": "16",
+    "ready": "3",
+    "metric": "'loss'",
+    "at_most": "5.0",
+    "low": "0",
+    "high": "1",
+    "options": "['a', 'b']",
+    "values": "[1, 2, 4]",
+    "value": "1",
+    "first": "ASHA(max_steps=9)",
+    "then": "PBT(population=16, ready=3, steps=27)",
+}
+
+#: names that other tools have for the domains and functions of the package
+_OF_PACKAGE = {
+    "choice": "Categorical",
+    "randint": "Integer",
+    "int": "Integer",
+    "uniform": "Float",
+    "loguniform": "Float(low, high, log=True)",
+    "quniform": "Float",
+    "real": "Float",
+    "run": "execution.run",
+    "trainable": "Command",
+    "minimize": "tune",
+    "maximize": "tune",
+    "optimize": "tune",
+    "tuner": "tune",
+    "createstudy": "Study",
+    "loadstudy": "Study.open",
+}
+
+
 _WORDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
@@ -140,7 +180,10 @@ class _Answering(msgspec.StructMeta):
             text = str(error)
             if not text.startswith(("Missing required argument", "Extra positional arguments", "Argument ")):
                 raise
-            raise TypeError(f"{cls.__name__}: {text[0].lower()}{text[1:]}; it has {', '.join(known)}") from None
+            example = _example(cls) if text.startswith("Missing") else ""
+            raise TypeError(
+                f"{cls.__name__}: {text[0].lower()}{text[1:]}; it has {', '.join(known)}{example}"
+            ) from None
 
 
 class Hinted(msgspec.Struct, frozen=True, metaclass=_Answering):
@@ -149,6 +192,14 @@ class Hinted(msgspec.Struct, frozen=True, metaclass=_Answering):
 
 class Options(Hinted, frozen=True):
     """The hyperparameters of a sampler or a scheduler, or of a part of one; each value is of its type."""
+
+
+def _example(cls: Any) -> str:
+    """How the least of such an object is written, where that is known."""
+    needed = [field.name for field in msgspec.structs.fields(cls) if field.required]
+    if not all(name in _NEEDED for name in needed):
+        return ""
+    return f": {cls.__name__}({', '.join(f'{name}={_NEEDED[name]}' for name in needed)}), for instance"
 
 
 @cache
@@ -189,7 +240,7 @@ def _in_words(kind: Any) -> str:
 
 def hints(function: Callable[P, R]) -> Callable[P, R]:
     """Answer an argument that a function does not have with the one that is meant."""
-    known = [name for name in inspect.signature(function).parameters if name != "self"]
+    known = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
 
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -204,6 +255,9 @@ def hints(function: Callable[P, R]) -> Callable[P, R]:
 
 def _hint(name: str, known: list[str]) -> str:
     ours = _OURS.get(name, f"{name}=")
+    limit = ours.removesuffix("=")
+    if limit in _OF_STUDY and "study" in known and limit not in known:
+        return f": it is an argument of the study, Study(..., {limit}=...) or Study.open(path, {limit}=...)"
     if ours.startswith(("minimise", "maximise")) and "minimise" not in known and "goals" in known:
         return ": here it is goals=Goal('loss'), or goals=Goal('accuracy', maximise=True)"
     if ours.removesuffix("=") in known or " " in ours or ours == "space":
@@ -220,3 +274,20 @@ def _hint_of_part(name: str, known: tuple[str, ...]) -> str:
     if near:
         return f": did you mean {near[0]}=?"
     return f"; it has {', '.join(known)}" if known else "; it has none"
+
+
+def hint_of_name(name: str, places: Mapping[str, Iterable[str]]) -> str:
+    """What is meant by a name that the package does not have; empty where nobody knows.
+
+    Args:
+        name: the wrong one.
+        places: the names that there are, by the place that has them; the package itself is "".
+    """
+    plain = name.replace("_", "").lower().removeprefix("suggest")
+    ours = _OF_PACKAGE.get(plain)
+    names = {one: f"{place}{one}" for place, there in places.items() for one in there}
+    exact = names.get(name) or next((full for one, full in names.items() if one.lower() == plain), None)
+    if exact is not None or ours is not None:
+        return f": it is {' or '.join(f'tunesmith.{one}' for one in (exact, ours) if one)}"
+    near = get_close_matches(name, names, n=1)
+    return f": did you mean tunesmith.{names[near[0]]}?" if near else ""

@@ -13,6 +13,7 @@ from threading import RLock
 from typing import Any, NamedTuple, overload
 from weakref import finalize
 
+import msgspec
 import numpy as np
 
 from tunesmith import samplers, schedulers, temporary
@@ -33,7 +34,7 @@ from tunesmith.definition import (
     difference_of_spaces,
     spec,
 )
-from tunesmith.errors import clean, install, printable
+from tunesmith.errors import clean, install, printable, shortened
 from tunesmith.fold import Fold
 from tunesmith.hints import hints
 from tunesmith.incumbents import Incumbents, Leader, losses
@@ -106,6 +107,10 @@ class Study:
     With the same arguments, a study that exists in the store is continued. A study is safe for threads, and
     several processes may work on one store.
 
+    Attributes:
+        outcome: why the last run of this process, by ``tune`` or ``run``, has ended: ``"done"``, ``"interrupted"``,
+            ``"seconds"``, ``"target"`` or ``"stopped"``. Empty before its end, and where an exception came out of it.
+
     Args:
         space: what may vary.
         goals: what to minimise or maximise.
@@ -113,12 +118,12 @@ class Study:
         scheduler: which job is next; by default every trial is one step.
         store: None for memory, the path of a SQLite file, or a store.
         name: name of the study in the store.
-        seed: all randomness follows from it.
+        seed: all randomness follows from it; 0 by default, and that of the study where it exists.
         constraints: outcome constraints that the best trial has to satisfy.
         duplicates: whether samplers may propose configurations that were tried already: where values are noisy, or a
             finite space is small. Each is a trial of its own, and counts as a repeat of the configuration.
-        trials: start no more trials than this, repeats of a configuration included. A property of the run: raise it
-            to go on.
+        trials: start no more trials than this, repeats of a configuration included; forks of a population do not
+            count. A property of the run: raise it to go on.
         budget: ask for nothing that would cost more than this, such as ``Budget(seconds=3600)``, with all that was told
             so far. A property of the run, too.
         patience: start no more jobs when so many trials have ended since the best one began, without a better one. A
@@ -139,7 +144,7 @@ class Study:
         store: str | os.PathLike[str] | Store | None = None,
         *,
         name: str = "study",
-        seed: int = 0,
+        seed: int | None = None,
         constraints: Sequence[Constraint] | Constraint = (),
         duplicates: bool = False,
         trials: int | None = None,
@@ -150,14 +155,18 @@ class Study:
         scheduler = schedulers.Full() if scheduler is None else scheduler
         goals = as_goals(goals)
         constraints = (constraints,) if isinstance(constraints, Constraint) else tuple(constraints)
-        seed = check_definition(space, goals, sampler, scheduler, seed, constraints, duplicates)
-        opened = Opened(space, goals, spec(sampler), spec(scheduler), seed, constraints, duplicates=duplicates)
+        number = check_definition(
+            space, goals, sampler, scheduler, 0 if seed is None else seed, constraints, duplicates
+        )
+        opened = Opened(space, goals, spec(sampler), spec(scheduler), number, constraints, duplicates=duplicates)
         scheduler.init(space, goals, constraints)  # says now what it can't do
         given = Given((space,), (sampler,), (scheduler,))
         self._begin(store, name, given, trials, budget, patience, create=True)
         try:
             if self._log.fold.number == 0 and not self._log.append([opened], after=0):
                 self._log.sync()
+            if seed is None:
+                opened = msgspec.structs.replace(opened, seed=self.definition.seed)
             other = difference(self.definition, opened)
             if other:
                 raise StudyError(f"study {name!r} exists and is defined otherwise: {other}")
@@ -183,12 +192,17 @@ class Study:
         self._lock = RLock()
         self._log = Log(open_store(store, name, create=create), name, given)
         self._message = ""
+        self._barred = False
+        self.outcome: str = ""
         self._leader: Leader | None = None
         self._judged: tuple[Fold, int, Incumbents] | None = None
         self._opened_at = self._log.fold.number
         self._checkpoints: Path | None = None
+        self._warned: set[int] = set()
+        """Jobs that were over when something was said of them, by ask."""
 
     @classmethod
+    @hints
     def open(
         cls,
         store: str | os.PathLike[str] | Store,
@@ -323,7 +337,7 @@ class Study:
     def _decide(self, decider: Decider, worker: str, written: list[Asked]) -> list[AnyEvent]:
         """The events of the next decision: a job; where its trial has ended before, with its end; or none."""
         decided = self._decided(decider, worker)
-        self._message, asked = decided.message, decided.asked
+        self._message, self._barred, asked = decided.message, decided.barred, decided.asked
         if asked is None:
             return []
         if "ended" in asked.tags:
@@ -403,7 +417,9 @@ class Study:
     ) -> None:
         """Say what a job has reached; a list of jobs and a list of metrics is one transaction.
 
-        A value that is not finite, of a goal or a constraint, fails the trial. A text beside the numbers is a note.
+        What is said of a job that is over (it was told to its end, has failed, or was given up) does not count; a
+        warning says so. A value that is not finite, of a goal or a constraint, fails the trial. A text beside the
+        numbers is a note.
 
         Args:
             job: what was asked.
@@ -437,7 +453,7 @@ class Study:
 
         Args:
             job: what was asked.
-            error: what went wrong.
+            error: what went wrong. Of a long text the beginning and the end are kept.
             kind: ``raised``, ``crashed``, ``lost``, ``non-finite``, ``timeout`` or ``out-of-memory``.
             seconds: what the job has cost since it was last told.
         """
@@ -459,6 +475,7 @@ class Study:
             raise ValueError(f"study {self.name!r} has not asked for trial {job.trial}: the job is another study's")
         return self.trials[job.trial]
 
+    @hints
     def add(self, config: Config, metrics: Metrics, step: int = 1) -> Trial:
         """A result that someone already has: the samplers learn from it, and it is never asked. A further result of a
         configuration that the study has counts as a repeat of it.
@@ -497,6 +514,7 @@ class Study:
                 if self._log.append(events, after=fold.number):
                     return self.trials[asked.trial]
 
+    @hints
     def enqueue(self, config: Config) -> bool:
         """Try this configuration next; parameters that it lacks are given by the sampler.
 
@@ -587,6 +605,7 @@ class Study:
         number, why = self._fold.stopped
         return why if number > self._opened_at else ""
 
+    @hints
     def change(
         self,
         *,
@@ -687,6 +706,11 @@ class Study:
     def message(self) -> str:
         """Why the last ``ask`` gave nothing, where there is more to say than "wait"."""
         return self._message
+
+    @property
+    def barred(self) -> bool:
+        """Whether the last ``ask`` found no configuration that the constraints of the space allow."""
+        return self._barred
 
     def losses(self, trial: Trial) -> tuple[float, ...] | None:
         """The value of every goal, to be minimised, by its scope; None for a trial that has failed, breaks a
@@ -838,6 +862,7 @@ class Study:
                 finalize(self, rmtree, self._checkpoints, ignore_errors=True)
             return self._checkpoints
 
+    @hints
     def load(self, trial: Trial | int | None = None, *, step: int | None = None) -> Any:
         """The state of a trial as its training code gave it; of code that writes files the directory with them.
 
@@ -862,6 +887,7 @@ class Study:
         root = self._checkpoints if self._checkpoints is not None else self.use_checkpoints()
         return of_user(Checkpoints(root).load(saved.where, saved.digest))
 
+    @hints
     def checkpoint(self, trial: Trial | int | None = None, *, step: int | None = None) -> Checkpoint:
         """Where the state of a trial stands, relative to ``use_checkpoints()``; the arguments are those of ``load``."""
         with self._lock:
@@ -944,6 +970,7 @@ class Batch:
         self.events: list[AnyEvent] = []
         self._study = study
         self._told: dict[int, Told] = {}  # by trial, the last one in this batch
+        self._over: set[int] = set()  # jobs that end in this batch, by ask
 
     def tell(
         self,
@@ -972,10 +999,14 @@ class Batch:
         free = not seconds and not trial.seconds and self._study.budget is not None
         if free and any(isinstance(event, Ended) or getattr(event, "step", 0) == job.until for event in events):
             raise ValueError(f"trial {trial.id}: the study has a budget: tell needs seconds=, what the job has cost")
+        if any(isinstance(event, Told | Failed) for event in events):
+            self._warn_if_over(job, trial)
         self.events += events
         for event in events:
             if isinstance(event, Told):
                 self._told[trial.id] = event
+            if isinstance(event, Ended | Failed) or (isinstance(event, Told) and event.step >= job.until):
+                self._over.add(job.ask)
 
     def fail(
         self, job: Job, error: str | BaseException = "failed", kind: FailureKind = "raised", *, seconds: float = 0.0
@@ -985,8 +1016,20 @@ class Batch:
         if kind not in FAILURES:
             raise ValueError(f"fail: kind={kind!r} must be one of {', '.join(map(repr, FAILURES))}")
         check_seconds(seconds, f"trial {trial.id}")
+        self._warn_if_over(job, trial)
+        self._over.add(job.ask)
         text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
-        self.events.append(Failed(job.ask, job.trial, clean(text), kind, float(seconds)))
+        self.events.append(Failed(job.ask, job.trial, shortened(clean(text)), kind, float(seconds)))
+
+    def _warn_if_over(self, job: Job, trial: Trial) -> None:
+        """Say, once a job, that what is said of it does not count any more."""
+        over = trial.ask != job.ask or trial.status != "running" or job.ask in self._over
+        if over and job.ask not in self._study._warned:
+            self._study._warned.add(job.ask)
+            log.warning(
+                "trial %d: its job from step %d to %d is over, so what is said of it now does not count; "
+                "study.add(config, metrics) takes a further result", trial.id, job.start, job.until,
+            )  # fmt: skip
 
     def written(self, ask: int, checkpoint: Checkpoint) -> None:
         """As ``Study.written``."""

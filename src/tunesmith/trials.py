@@ -142,6 +142,7 @@ class Trial:
 
     def value(self, goal: Goal) -> float | None:
         """What the trial is worth by a goal: of the steps that count by its ``scope``. None if nothing was told."""
+        _check_goal("value", goal)
         if goal.scope == "last":
             return self.last(goal.metric)
         values = self.values(goal.metric)[1]
@@ -151,6 +152,7 @@ class Trial:
 
     def best_step(self, goal: Goal) -> int | None:
         """The first step at which a goal had its best value."""
+        _check_goal("best_step", goal)
         steps, values = self.values(goal.metric)
         return min(zip(map(goal.loss, values), steps, strict=True))[1] if steps else None
 
@@ -193,6 +195,15 @@ class Trial:
                 report.metrics = {name: series[:kept] for name, series in report.metrics.items()}
                 self.reports.append(report)
         self.step = min(self.step, step)
+
+
+def _check_goal(method: str, goal: object) -> None:
+    """Raise TypeError, with the way out, unless this is a goal."""
+    if not isinstance(goal, Goal):
+        raise TypeError(
+            f"{method}({goal!r}) needs a goal of the study, as in trial.{method}(study.goals[0]); "
+            "trial.last('metric') is the latest value of a metric, trial.values('metric') are all of them"
+        )
 
 
 class Trials(Sequence[Trial]):

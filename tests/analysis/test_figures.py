@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable
 from xml.etree.ElementTree import fromstring
 
+import numpy as np
 import pytest
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -109,6 +110,20 @@ def test_a_single_trial(single: Study) -> None:
     drawn(plot_lineage(single))
     drawn(plot_curves(single))
     drawn(plot_schedule(schedule(single), single))
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_trial_with_one_step_is_a_point(steps: int) -> None:
+    study = Study(Space({"x": Float(0.0, 1.0)}), Goal("loss"), samplers.Uniform(), Full(steps))
+    for value in (3.0, 1.0, 2.0):
+        study.tell(study.ask(), {"loss": [value] * steps})
+    figure = plot_curves(study)
+    (axes,) = figure.axes
+    points = sorted(point for found in axes.collections for point in np.asarray(found.get_offsets()).tolist())
+    (winner,) = (line for line in axes.get_lines() if line.get_color() == WINNER)
+    assert [point for point in points if point != [0.0, 0.0]] == ([[1, 1], [1, 2], [1, 3]] if steps == 1 else [])
+    assert winner.get_marker() == ("o" if steps == 1 else "")
+    drawn(figure)
 
 
 def test_a_goal_to_minimise(minimised: Study) -> None:

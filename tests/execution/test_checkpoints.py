@@ -24,7 +24,7 @@ from hypothesis.extra import numpy as hnp
 from jobs import checkpoint, job
 from safetensors import safe_open
 
-from tunesmith.checkpoints import folder_of
+from tunesmith.checkpoints import folder_of, read_state, reported
 from tunesmith.execution import CheckpointError, Checkpoints, Files
 
 scalars = st.one_of(
@@ -424,6 +424,40 @@ def test_every_study_has_a_folder_of_its_own(names):
     assert len(set(folders)) == len(names)
     assert folder_of(Path("/x/study.db"), "a\udcff").name == "a%5Cudcff"
     assert len({folder_of(Path("/x", store), "study") for store in ("x.1", "x.2", "x.db", "x.sqlite", "x")}) == 5
+
+
+@pytest.mark.parametrize(
+    "tree", [{"a": [1, "b"]}, {"w": np.arange(3.0)}, {"w": torch.ones(2), "n": 1}], ids=["plain", "numpy", "torch"]
+)
+def test_a_copy_is_read_without_its_study(store, tree, tmp_path):
+    saved = store.save(3, 7, tree)
+    source = store.root / saved.where
+    copy = tmp_path / f"elsewhere{source.suffix}"
+    copy.write_bytes(source.read_bytes())
+    assert repr(read_state(copy)) == repr(read_state(str(copy))) == repr(store.load(saved.where, saved.digest))
+
+
+def test_a_copy_of_what_a_function_reported_is_the_state_alone(store):
+    saved = store.save(3, 7, reported(7, {"a": 1}))
+    assert read_state(store.root / saved.where) == {"a": 1}
+
+
+def test_a_copy_of_files_is_their_folder(store):
+    saved = store.save(3, 7, Files(lambda path: (path / "x").write_text("1")))
+    folder = read_state(store.root / saved.where)
+    assert isinstance(folder, Path) and (folder / "x").read_text() == "1"
+
+
+@pytest.mark.parametrize("name", ["7.json", "7.safetensors", "weights.bin"])
+@pytest.mark.parametrize("content", [None, b"", b"no state", b"{}"])
+def test_a_copy_that_is_none_is_refused_in_one_line(name, content, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    if (name, content) == ("7.json", b"{}"):
+        return  # it is a state: an empty tree
+    with pytest.raises(CheckpointError, match=f"{name} is") as error:
+        read_state(tmp_path / name)
+    assert "\n" not in str(error.value)
 
 
 def test_a_moved_directory_still_works(store, tmp_path):

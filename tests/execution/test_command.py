@@ -18,7 +18,7 @@ from jobs import checkpoint, job
 import tunesmith as ts
 import tunesmith.records
 from tunesmith import samplers, temporary
-from tunesmith.execution import Command
+from tunesmith.execution import Command, run
 from tunesmith.schedulers import Median
 from tunesmith.temporary import alive
 
@@ -66,6 +66,13 @@ def test_failures_of_commands(session):
     assert "the command exited with status 0; it must print its metrics once a step" in report.failure.error
     report = outcome(session, python("print('{\"y\": 1}')"), 0, 0, 1)
     assert report.failure.error == "the command never printed 'x': its last JSON object has 'y'"
+    report = outcome(session, python("print('first'); print({'x': 1.0})"), 0, 0, 1)
+    assert report.failure.error.endswith("in Python, print(json.dumps(metrics)). It printed:\nfirst\n{'x': 1.0}")
+    report = outcome(session, python("print('{1 + 1')"), 0, 0, 1)
+    assert report.failure.error.endswith("on a line. It printed:\n{1 + 1")
+    report = outcome(session, python("for i in range(1000): print('a long line', i)"), 0, 0, 1)
+    assert report.failure.error.endswith("a long line 999") and len(report.failure.error) < 2500
+    assert outcome(session, python(""), 0, 0, 1).failure.error.endswith("on a line. It printed nothing")
     report = outcome(session, Command(["/no/such/program"]), 0, 0, 1)
     assert "No such file or directory: '/no/such/program'" in report.failure.error
     report = outcome(session, python("", "{momentum}"), 0, 0, 1)
@@ -371,7 +378,7 @@ DRIVER = """
 import sys
 import tunesmith as ts
 import tunesmith.records
-from tunesmith.execution import Command
+from tunesmith.execution import Command, run
 if __name__ == "__main__":
     script = "sleep 600 & echo $$ $! > $TUNESMITH_TRIAL.new; mv $TUNESMITH_TRIAL.new $TUNESMITH_TRIAL.pids; wait"
     train = Command(["/bin/sh", "-c", script])
@@ -534,3 +541,30 @@ def test_a_command_that_is_killed_again_and_again_fails(tmp_path):
     with pytest.raises(ts.TunesmithError, match=r"was ended by signal SIGKILL"):
         ts.execution.run(study, python(KILLED, str(tmp_path), "always", "SIGKILL"))
     assert (study.trials[0].status, study.trials[0].kind, study.trials[0].step) == ("failed", "crashed", 3)
+
+
+BRANCH = ts.Categorical({"adam": ts.Space({"beta": ts.Float(0, 1)}), "sgd": None})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unused"),
+    [
+        (["{lr}", "{optimizer}", "{beta}", "{steps}"], ""),
+        (["--lr={lr}", "{optimizer}", "{beta}"], "'steps': write {steps} where"),
+        (["--lr={lr}"], "'optimizer', 'beta', 'steps': write {optimizer} and {beta} and {steps} where"),
+        (["{lr}", "{config}"], ""),
+        (["--config", "{config}"], ""),
+        (["plain"], ""),  # it reads $TUNESMITH_CONFIG
+        (["{no}"], ""),  # that is another error
+    ],
+)
+def test_a_parameter_that_no_argument_takes(arguments, unused, caplog):
+    parts = {"lr": ts.Float(0, 1), "optimizer": BRANCH, "steps": ts.Integer(1, 9), "data": "digits"}
+    command = python("import json; print(json.dumps({'x': 1}))", *arguments)
+    study = ts.Study(ts.Space(parts), ts.Goal("x"), samplers.Uniform(), trials=0)
+    run(study, command)
+    run(study, command, workers=2)
+    said = [record.message for record in caplog.records if "argument of the command" in record.message]
+    assert said == [f"no argument of the command takes {unused} it belongs, or read $TUNESMITH_CONFIG"] * 2 * bool(
+        unused
+    )

@@ -400,3 +400,21 @@ def test_a_study_of_trainings_that_end_badly_after_their_last_step(tmp_path):
     )  # fmt: skip
     assert [(trial.status, trial.step) for trial in study.trials] == [("complete", 4)] * 3
     assert replay(study) == []
+
+
+@pytest.mark.parametrize("form", [code.leaves_a_thread_in_torch, code.forgetful_function])
+def test_a_worker_ends_quietly_under_a_thread_that_trains(form, executor, capfd):
+    made = executor(form)
+    made.submit(job(0, 0, 1))
+    assert collect(made)[-1].failure is None
+    made.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_worker_does_at_its_end_what_processes_do(executor, tmp_path, capfd):
+    made = executor(code.says_goodbye)
+    made.submit(job(0, 0, 1, folder=str(tmp_path)))
+    assert collect(made)[-1].failure is None
+    made.close()
+    assert {"begun", "goodbye", "late"} <= {path.name for path in tmp_path.iterdir()}
+    assert capfd.readouterr() == ("no end of a line", "nor here")

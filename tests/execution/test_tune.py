@@ -189,3 +189,93 @@ def test_what_comes_out_of_a_run_has_the_study(train, options, error):
     study.change(sampler=ts.samplers.QMC())
     assert run(study, lambda config: config["lr"], progress=False) == "done"
     assert len(study.trials) == 12 and ts.replay(study) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "outcome"),
+    [({}, "done"), ({"seconds": 0}, "seconds"), ({"target": 10.0}, "target"), ({"callback": "stop"}, "stopped")],
+)
+def test_the_study_knows_why_the_run_has_ended(options, outcome):
+    def stop(study, trial):
+        study.stop()
+
+    options = {name: stop if name == "callback" else value for name, value in options.items()}
+    study = ts.tune(lambda config: config["x"], {"x": ts.Float(0, 1)}, minimise="loss", trials=3, **options)
+    assert study.outcome == outcome
+    assert run(study, lambda config: config["x"]) == study.outcome
+
+
+def test_before_a_run_and_after_an_exception_there_is_no_outcome():
+    study = ts.Study(ts.Space({"x": ts.Float(0, 1)}), ts.Goal("loss"), trials=2)
+    assert study.outcome == ""
+    run(study, lambda config: config["x"])
+    assert study.outcome == "done"
+    study.limit = 20
+    with pytest.raises(ExecutionError):
+        run(study, lambda config: 1 / 0, max_failures=2)
+    assert study.outcome == ""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        (
+            ts.Space({"x": ts.Float(0, 1)}, constraints=[ts.require(lambda c: c["x"] > 2, "beyond")]),
+            "breaks one.*beyond",
+        ),
+        (ts.Space({"x": ts.Integer(1, 3)}, constraints=[ts.require(lambda c: c["x"] > 3, "beyond")]), ""),
+    ],
+    ids=["infinite", "finite"],
+)
+def test_constraints_that_nothing_satisfies_are_an_error(space, words, workers):
+    with pytest.raises(ExecutionError, match=f"no trial can be started: .*{words}") as error:
+        ts.tune(code.value, space, minimise="loss", trials=3, workers=workers)
+    assert len(error.value.study.trials) == 0 and error.value.study.barred
+
+
+def test_a_run_that_starts_no_trial_for_another_reason_is_none():
+    study = ts.Study(ts.Space({"x": ts.Float(0, 1)}), ts.Goal("loss"), trials=0)
+    assert run(study, lambda config: config["x"]) == "done" and not study.barred
+
+
+def test_a_finite_space_that_is_used_up_is_no_error():
+    study = ts.tune(lambda config: config["x"], {"x": ts.Integer(1, 3)}, minimise="loss", trials=9)
+    assert study.outcome == "done" and len(study.trials) == 3 and not study.barred
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("steps", [None, 3])
+@pytest.mark.parametrize("form", ["reports", "yields", "no metric"])
+def test_metrics_that_are_returned_after_reports_are_warned_of_once(form, steps, workers, caplog):
+    train = {
+        "reports": code.returns_after_reports,
+        "yields": code.returns_after_yields,
+        "no metric": code.ReturnsLater(),
+    }[form]
+    study = ts.tune(train, SPACE, maximise="x", trials=4, steps=steps, workers=workers)
+    assert all(trial.step == (1 if form == "no metric" else 3) for trial in study.trials)
+    assert study.best.metrics["x"] < 5
+    said = [record.message for record in caplog.records]
+    if form == "no metric" or (form == "yields" and steps is not None):  # it is closed before it returns
+        assert said == []
+    else:
+        assert said == [f"{train.__name__} returns metrics at its end, which do not count: what it {form} does"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("train", "scheduler", "cut"),
+    [
+        (code.forgetful_to_its_end, ts.schedulers.Full(seeds=2), True),
+        (code.forgetful_to_its_end, ts.schedulers.Race(), True),
+        (code.forgetful_to_its_end, ts.schedulers.Full(5), False),
+        (code.forgetful_to_its_end, None, False),
+        (code.reports_once, ts.schedulers.Full(), False),
+    ],
+)
+def test_a_scheduler_of_one_step_for_code_with_more_is_warned_of_once(train, scheduler, cut, workers, caplog):
+    ts.tune(train, SPACE, maximise="x", trials=6, scheduler=scheduler, workers=workers)
+    said = [record.message for record in caplog.records]
+    assert len(said) == cut
+    assert all("had more to report, but its trials have one step" in text and "Full(None)" in text for text in said)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -221,3 +223,64 @@ def reports_and_then_ends_badly(trial):
     if trial.config["how"] == "exit":
         os._exit(3)
     time.sleep(3600)
+
+
+def leaves_a_thread_in_torch(config):
+    def stay(gradient):
+        while True:
+            time.sleep(0.001)
+
+    def loop():
+        import torch
+
+        x = torch.ones(1, requires_grad=True)
+        y = 2 * x
+        y.register_hook(stay)
+        begun.set()
+        y.backward()
+
+    begun = threading.Event()
+    threading.Thread(target=loop, daemon=True).start()
+    begun.wait()
+    time.sleep(0.1)
+    return config["lr"]
+
+
+def says_goodbye(config):
+    """At the end of its process it writes a file, as does a thread that takes longer; so does a line without an end."""
+
+    def write(name):
+        time.sleep(0.2)
+        (Path(config["folder"]) / name).write_text("")
+
+    if not (Path(config["folder"]) / "begun").exists():
+        write("begun")
+        atexit.register(write, "goodbye")
+        threading.Thread(target=write, args=("late",)).start()
+        sys.stdout.write("no end of a line")
+        sys.stderr.write("nor here")
+    return config["lr"]
+
+
+def returns_after_reports(trial):
+    for step in range(3):
+        trial.report({"x": trial.config["lr"] + step})
+    return {"x": 99.0}
+
+
+def returns_after_yields(config):
+    for step in range(3):
+        yield {"x": config["lr"] + step}
+    return 99.0
+
+
+class ReturnsLater:
+    """What is returned is no metric."""
+
+    def __call__(self, trial):
+        trial.report({"x": 1.0})
+        return self
+
+
+def reports_once(trial):
+    trial.report({"x": trial.config["lr"]})

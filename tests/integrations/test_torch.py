@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -548,3 +551,16 @@ def test_sparse_adam_and_muon(tmp_path):
             parts.load_state_dict(tree["model"])
             load_optimizer(other, tree["optimizer"])
             assert_same(parts.state_dict(), model.state_dict())
+
+
+@pytest.mark.parametrize("missing", ["torch", "torch.optim"])
+def test_without_torch_the_extra_is_named(missing):
+    code = f"import sys; sys.modules[{missing!r}] = None; import tunesmith.integrations.torch"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    if missing == "torch":
+        assert re.match(
+            r"ModuleNotFoundError: tunesmith.integrations.torch needs PyTorch: pip install .*\[torch\]", last
+        )
+    else:
+        assert "needs PyTorch" not in last and "ModuleNotFoundError" in last

@@ -94,6 +94,18 @@ def test_free_workers_begin_with_the_next_bracket() -> None:
     assert promoted.until == 3 and promoted.trial in {job.trial for job in jobs[:3]} and study.ask() is None
 
 
+@pytest.mark.parametrize(("scheduler", "trials"), [(Hyperband(9, rounds=1), 17), (SuccessiveHalving(9, rounds=2), 18)])
+def test_the_end_of_the_rounds_is_said(scheduler: Any, trials: int) -> None:
+    study = Study(SPACE, LOSS, sampler=samplers.Uniform(), scheduler=scheduler, trials=50)
+    job = study.ask()
+    assert job is not None and study.message == ""
+    study.fail(job)
+    run(study)
+    rounds = scheduler.rounds
+    assert len(study.trials) == trials
+    assert study.message == f"all {trials} trials of rounds={rounds} were started, and their brackets are over"
+
+
 @pytest.mark.parametrize("trials", [1, 2, 5, 20, 26])
 def test_a_bracket_that_cannot_fill_promotes_among_those_it_has(trials: int) -> None:
     """`trials` is less than the bracket wants: the search still ends with a trial that is trained in full."""

@@ -131,6 +131,17 @@ def test_the_population_trains_its_steps(synchronous: bool, workers: int) -> Non
     assert replay(study) == []
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_end_of_the_population_is_said(workers: int) -> None:
+    study, _ = run(
+        PBT(population=4, ready=1, steps=3),
+        lambda job: math.nan if job.trial == 1 else job.config["h"],
+        workers=workers,
+    )
+    assert len(study.trials) > 4 and study.trials.failed == 1
+    assert study.message == "all 4 members of the population have come to their end"
+
+
 def test_exploit_copies_the_better_and_explores() -> None:
     study, _ = run(PBT(population=8, ready=5, steps=50, exploit=Truncation(0.25)))
     forks = [trial for trial in study.trials if trial.parent is not None]

@@ -314,8 +314,8 @@ def plot_curves(studies: Study | Mapping[str, Study], metric: str | None = None)
 
 
 def draw_curves(axes: Axes, study: Study, metric: str) -> list[float]:
-    """Every trial as a pale line, a fainter one if it ended before the last step of all, and the winner's line of
-    ancestors emphasised.
+    """Every trial as a pale line (a point where it has one step), a fainter one if it ended before the last step of
+    all, and the winner's line of ancestors emphasised.
 
     Returns:
         All values, for the limits of the axis.
@@ -335,13 +335,16 @@ def draw_curves(axes: Axes, study: Study, metric: str) -> list[float]:
         (faint if trial.step < last and trial.status in ("complete", "paused") else pale).append(curve)
     for curves, alpha in ((faint, 0.4), (pale, 0.9)):
         axes.add_collection(LineCollection(curves, colors=OTHERS, lw=0.8, alpha=alpha))
+        points = [curve[0] for curve in curves if len(curve) == 1]  # a line of one point is not seen
+        steps, values = np.array(points).reshape(-1, 2).T
+        axes.scatter(steps, values, color=OTHERS, s=8, lw=0, alpha=alpha)
     way = [
         point
         for trial, end in _stretches(lineage(study).ancestors())
         for point in zip(*trial.values(metric), strict=True)
         if point[0] <= end
     ]
-    axes.plot(*np.array(way).reshape(-1, 2).T, color=WINNER, lw=1.8)
+    axes.plot(*np.array(way).reshape(-1, 2).T, color=WINNER, lw=1.8, ms=5, marker="o" if len(way) == 1 else "")
     axes.autoscale_view()
     return everything
 

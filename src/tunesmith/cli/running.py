@@ -141,7 +141,9 @@ def run(
         Path, typer.Option("--store", help="The file of the study; one that is there is continued.")
     ] = Path("study.db"),
     name: Annotated[str, typer.Option("--name", help="Name of the study in the store.")] = "study",
-    seed: Annotated[int, typer.Option("--seed", help="All randomness follows from it.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="All randomness follows from it; 0 by default.", show_default=False)
+    ] = None,
     quiet: Quiet = False,
     json: reading.Json = False,
 ) -> None:

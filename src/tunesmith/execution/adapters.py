@@ -27,6 +27,7 @@ from typing import Any
 
 from tunesmith.checkpoints import REPORTED, Files, reported
 from tunesmith.execution.base import ContinueError, EndedError, Task, current_job
+from tunesmith.metrics import is_number
 from tunesmith.reports import notes
 from tunesmith.rng import stream
 from tunesmith.space import Scalar
@@ -129,10 +130,11 @@ class ClassTask:
 
 @dataclass
 class _Generation:
-    """A generator in its course, and the state it yielded last."""
+    """A generator in its course, the state it yielded last, and what it has returned."""
 
     steps: Generator[Any, None, Any]
     state: Any = None
+    returned: Any = None
 
 
 class GeneratorTask:
@@ -156,7 +158,8 @@ class GeneratorTask:
         """Go on to the next ``yield``."""
         try:
             value = next(state.steps)
-        except StopIteration:
+        except StopIteration as end:
+            state.returned = end.value
             raise EndedError("the generator ended without a yield: it must yield its metrics once a step") from None
         if isinstance(value, tuple) and len(value) == 2:
             value, state.state = value
@@ -173,6 +176,10 @@ class GeneratorTask:
         if "state" not in inspect.signature(self.train).parameters:
             raise ContinueError(f"{_name(self.train)} can't be continued: give it a parameter `state=None`")
         return _Generation(self.train(config, state=tree, **_random(self.train)), tree)
+
+    def warning(self, state: _Generation) -> str:
+        """That what it has returned counts for nothing."""
+        return _unused(self.train, state.returned, "yields")
 
     def close(self, state: _Generation) -> None:
         """End the generator (``finally`` blocks run)."""
@@ -208,6 +215,8 @@ class Trial:
         self._orders: SimpleQueue[bool] = SimpleQueue()
         self._thread: Thread | None = None
         self._notes: dict[str, Scalar] = {}
+        self._returned: Any = None  # by the function, at its end
+        self._cut = False  # it reported again after its last step
         self._stopped = 0  # how often `Stopped` was raised
 
     def report(self, metrics: Any = None, *, state: Any = None, **named: Any) -> None:
@@ -275,11 +284,12 @@ class Trial:
         self._orders.put(True)
         news, _ = self._hear()
         if news == "step":
+            self._cut = True
             self._give_up()
 
     def _run(self, train: Callable[[Trial], Any]) -> None:
         try:
-            train(self)
+            self._returned = train(self)
         except BaseException as error:
             over = isinstance(error, Stopped) or (isinstance(error, SystemExit) and not error.code)
             self._news.put(("end", None) if over else ("error", error))
@@ -329,6 +339,15 @@ class FunctionTask:
         """What was noted since the last time."""
         noted, state._notes = state._notes, {}
         return noted
+
+    def warning(self, state: Trial) -> str:
+        """That what it has returned counts for nothing, or that one step was perhaps too short."""
+        if state._cut and current_job().until == 1:
+            return (
+                f"{_name(self.train)} had more to report, but its trials have one step: the scheduler says how many, "
+                "Full(steps=10) for instance, and with Full(None) the code trains to its own end"
+            )
+        return _unused(self.train, state._returned, "reports")
 
     def close(self, state: Trial) -> None:
         """Make its ``report`` raise ``Stopped``, and wait for the function to end."""
@@ -400,6 +419,13 @@ def _function(train: Any) -> Any:
     while isinstance(train, partial):
         train = train.func
     return train if inspect.isroutine(train) else type(train).__call__
+
+
+def _unused(train: Any, returned: Any, tells: str) -> str:
+    """What to say where metrics were returned by code that tells them otherwise."""
+    if returned is None or not (isinstance(returned, Mapping) or is_number(returned)):
+        return ""
+    return f"{_name(train)} returns metrics at its end, which do not count: what it {tells} does"
 
 
 def _name(train: Any) -> str:

@@ -43,6 +43,7 @@ class Task(Protocol[State]):
     * ``lasts(state)``: another job can train this state further; without it every state can;
     * ``finish(state)``: the last step of the trial was done; what its code does after that is to be done now;
     * ``notes(state)``: texts and numbers to remember beside the metrics, by name, since it was called last;
+    * ``warning(state)``: what people should know of a training that has come to its end; empty if there is nothing;
     * ``whole``: where the space has fidelities, one step of it trains to the end of the job;
     * ``names``: its ``config`` has the names of options, also where they have values.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import ast
 import fcntl
 import json
 import os
@@ -25,6 +26,7 @@ from tunesmith.checkpoints import Files
 from tunesmith.errors import TunesmithError
 from tunesmith.execution.base import CrashedError, EndedError, current_job, required_metrics
 from tunesmith.execution.guard import Guard
+from tunesmith.space import Categorical, Constant, Domain, Space
 from tunesmith.trials import open_ended
 
 _PLACEHOLDER = re.compile(r"\{([\w.\-]+)\}")
@@ -108,6 +110,14 @@ class Command:
             raise TypeError(
                 f'Command: {self.arguments!r} must be a list, such as ["python", "train.py", "--lr={{lr}}"]'
             )
+
+    def unused(self, space: Space) -> list[str]:
+        """The parameters of a space that no argument takes, where some are taken: they may have been forgotten. A
+        program that gets ``{config}`` has them all.
+        """
+        used = {name for argument in self.arguments for name in _PLACEHOLDER.findall(os.fspath(argument))}
+        searched = _searched(space)
+        return [] if "config" in used or not used & set(searched) else [name for name in searched if name not in used]
 
     def init(self, config: Any, rng: Any) -> Program:
         """Nothing is started yet."""
@@ -209,6 +219,17 @@ class Command:
         state.output = _lines(state.process)
 
 
+def _searched(domains: Mapping[str, Domain]) -> list[str]:
+    """The names of all parameters that may vary, those of branches included."""
+    names: dict[str, None] = {}
+    for name, domain in domains.items():
+        if not isinstance(domain, Constant):
+            names[name] = None
+        if isinstance(domain, Categorical):
+            names |= dict.fromkeys(name for branch in domain.branches if branch for name in _searched(branch))
+    return list(names)
+
+
 def _files(source: Path) -> Files:
     """A state that stands in a file or a directory."""
 
@@ -290,7 +311,20 @@ def _silent(state: Program) -> str:
     if state.incomplete is not None:
         lacking = ", ".join(repr(name) for name in required_metrics() if name not in state.incomplete)
         return f"the command never printed {lacking}: its last JSON object has {', '.join(map(repr, state.incomplete))}"
-    return "the command exited with status 0; it must print its metrics once a step, as a JSON object on a line"
+    text = "the command exited with status 0; it must print its metrics once a step, as a JSON object on a line"
+    lines = "".join(state.other).strip()[-_TAIL:]
+    if any(_like_python(line) for line in state.other):
+        text += '; in JSON names stand in double quotes, such as {"loss": 0.5}: in Python, print(json.dumps(metrics))'
+    return f"{text}. {f'It printed:{chr(10)}{lines}' if lines else 'It printed nothing'}"
+
+
+def _like_python(line: str) -> bool:
+    """Whether a line is a dict as Python shows it."""
+    if not line.lstrip().startswith("{"):
+        return False
+    with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+        return isinstance(ast.literal_eval(line.strip()), dict)
+    return False
 
 
 def _signal(state: Program, number: int) -> None:

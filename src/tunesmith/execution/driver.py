@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from tunesmith.checkpoints import Checkpoints, Saved
-from tunesmith.errors import printable
+from tunesmith.errors import printable, shortened
 from tunesmith.execution.base import ENDLESS, SAVES, ExecutionError, Executor, Failure, Report, Target
 from tunesmith.execution.leases import Lease
 from tunesmith.records import RETRIED, TO_THE_END, AnyEvent
@@ -36,6 +36,7 @@ _PROGRESS = 0.1  # seconds between two calls of `progress`
 _SPARE = 16  # checkpoints that may be written beyond those that were kept last time, before the next sweep
 _SPARE_BYTES = 64 * 2**20  # the same in bytes
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_HEADLINE = 500  # characters of a headline
 _RESTARTS = 3  # so many trials that begin again at step 0 are named, the others counted
 
 
@@ -74,10 +75,11 @@ def drive(
         Why the run has ended.
 
     Raises:
-        ExecutionError: too many trials have failed, or no state can be saved.
+        ExecutionError: too many trials have failed, none can be started, or no state can be saved.
         StoreError: the store can't be used any more. If its file was deleted or replaced, all that the study has is
             written into a new one beside it, which the message names.
     """
+    study.outcome = ""
     path = getattr(study.store, "path", None)
     held = Lease(None if path is None else Path(f"{path}.leases"), lease)
     until = None if seconds is None else time.monotonic() + seconds
@@ -87,7 +89,8 @@ def drive(
         with held, _signals(driver):
             try:
                 study.remember_limit()
-                return driver.run()
+                study.outcome = driver.run()
+                return study.outcome
             except Exception:
                 with suppress(Exception):
                     driver.flush()
@@ -358,6 +361,8 @@ class _Restarts:
         self.asks: set[int] = set()
         """Jobs that were to go on from a later step and have begun at step 0."""
         self.saves_nothing = False
+        self.said: set[str] = set()
+        """Warnings that were shown."""
 
     def say(self, job: Job, report: Report) -> None:
         """A report has come in."""
@@ -367,7 +372,8 @@ class _Restarts:
         warning = report.warning
         if again and job.sources and len(self.asks) > _RESTARTS:
             warning = warning.partition("\n")[2]  # the first line says that it begins again
-        if warning:
+        if warning and warning not in self.said:
+            self.said.add(warning)
             log.warning("%s", printable(warning.rstrip()))
         if again and not job.sources and not self.saves_nothing:
             self.saves_nothing = True
@@ -431,8 +437,10 @@ class _Failures:
         """The study is done.
 
         Raises:
-            ExecutionError: every trial has failed, or the failures have left nobody who could go on.
+            ExecutionError: every trial has failed, or none could be started.
         """
+        if study.barred and not study.trials:
+            raise ExecutionError(f"no trial can be started: {study.message}")
         if not self.errors:
             return
         (first, times), *_ = self.errors.items()
@@ -453,7 +461,8 @@ class _Failures:
 def headline(error: str) -> str:
     """The line of a traceback that names the exception, whatever notes follow it; of another text the last line."""
     lines = error.splitlines() or [""]
-    return next((line for line in reversed(lines) if re.match(r"[\w.]*[A-Z]\w*(: |$)", line)), lines[-1])
+    found = next((line for line in reversed(lines) if re.match(r"[\w.]*[A-Z]\w*(: |$)", line)), lines[-1])
+    return shortened(found, _HEADLINE)
 
 
 class _Retention:

@@ -14,7 +14,7 @@ from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.checkpoints import CheckpointError, Checkpoints, Saved
-from tunesmith.errors import TunesmithError
+from tunesmith.errors import TunesmithError, shortened
 from tunesmith.execution.base import (
     CURRENT,
     ENDLESS,
@@ -174,6 +174,7 @@ class Session:
         self.checkpoints = None if options.root is None else Checkpoints(options.root)
         self.stopping = Event()
         """Once set, the running job ends after its present step."""
+        self._warned: set[str] = set()  # what people were told by the task, once
         self._warm: dict[int, tuple[int, Any]] = {}  # trial -> (step, state), the longest unused first
 
     def run(self, job: Job) -> Iterator[Report]:
@@ -301,6 +302,14 @@ class Session:
         notes = getattr(self.task, "notes", None)
         return {} if notes is None else dict(notes(state))
 
+    def _warn(self, state: Any, pending: _Pending) -> None:
+        """What the task has to say to people at the end of a training, once."""
+        warning = getattr(self.task, "warning", None)
+        text = "" if warning is None else warning(state)
+        if text and text not in self._warned:
+            self._warned.add(text)
+            pending.warning += f"{text}\n"
+
     def _finish(self, state: Any, pending: _Pending, saved: Saved | None, ended: bool) -> None:
         """The trial has come to its end: let its code do what it does after its last step, and give the state up."""
         try:
@@ -310,6 +319,7 @@ class Session:
                     self._send(replace(copy(pending).report(saved, done=True, ended=ended), ahead=True))
                 finish(state)
             pending.notes |= self._notes(state)
+            self._warn(state, pending)
             self._close(state)
         except (Exception, SystemExit) as error:
             pending.warning += f"trial {current_job().trial} is complete, but its code failed after the last step:\n"
@@ -376,6 +386,11 @@ class Session:
 
 def explain(error: BaseException) -> Failure:
     """A failure with a traceback of the user's frames only; a message alone where there are none."""
+    failure = _explained(error)
+    return replace(failure, error=shortened(failure.error))
+
+
+def _explained(error: BaseException) -> Failure:
     if isinstance(error, CheckpointError | OptionError):
         return Failure(str(error), "lost", fatal=True)
     if isinstance(error, ContinueError):

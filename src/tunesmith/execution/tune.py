@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -17,6 +18,7 @@ from tunesmith.costs import Budget
 from tunesmith.definition import as_goals, check_algorithm
 from tunesmith.execution.adapters import as_task
 from tunesmith.execution.base import ExecutionError, Executor, Target
+from tunesmith.execution.command import Command
 from tunesmith.execution.devices import Device
 from tunesmith.execution.driver import Callback, Outcome, drive
 from tunesmith.execution.inline import Inline
@@ -33,6 +35,8 @@ from tunesmith.schedulers.base import Scheduler
 from tunesmith.space import Config, Space
 from tunesmith.storage.base import Store
 from tunesmith.study import Study
+
+log = logging.getLogger("tunesmith")
 
 
 @hints
@@ -59,7 +63,7 @@ def tune(
     devices: Device | Sequence[Device] | None = None,
     store: str | os.PathLike[str] | Store | None = None,
     name: str = "study",
-    seed: int = 0,
+    seed: int | None = None,
     time_limit: float | None = None,
     checkpoints: str | os.PathLike[str] | None = None,
     checkpoint_every: float | str | None = None,
@@ -77,8 +81,10 @@ def tune(
         goals: all goals.
         constraints: outcome constraints that the best trial has to satisfy.
         sampler: where to look next; :class:`tunesmith.samplers.Auto` by default.
-        scheduler: which job is next; by default every trial is trained for ``steps`` steps.
-        trials: how many trials are started in all, those of earlier runs and repeats of a configuration included.
+        scheduler: which job is next; by default every trial is trained for ``steps`` steps. One of your own says
+            itself how many: ``Full()`` one, ``Full(None)`` as many as the training code has.
+        trials: how many trials are started in all, those of earlier runs and repeats of a configuration included; the
+            forks by which a population goes on with copies of its members do not count.
         seconds: how long this run may take; what is running then goes on in the next one.
         target: end this run when a trial has reached this value of the first goal, with all constraints satisfied.
         patience: end this run when so many trials have ended since the best one began.
@@ -94,7 +100,7 @@ def tune(
         devices: where worker processes run: see :func:`tunesmith.execution.devices.parse`.
         store: None for memory, the path of a SQLite file, or a store.
         name: name of the study in the store.
-        seed: all randomness follows from it.
+        seed: all randomness follows from it; 0 by default, and that of the study where it exists.
         time_limit: seconds that a job may take; makes a worker process of the only worker, too.
         checkpoints: directory for states; by default next to the store, and a temporary one, which lives as long as the
             study, where that is in memory.
@@ -105,12 +111,12 @@ def tune(
         callback: called with the study and each trial that has come to its end. ``study.stop()`` in it ends the run.
 
     Returns:
-        The study, also after Ctrl-C: ``study.best``, ``study.trials``.
+        The study, also after Ctrl-C: ``study.best``, ``study.trials``; ``study.outcome`` says why the run has ended.
 
     Raises:
         ValueError: the goals are not clear, or the search would never end.
-        ExecutionError: too many trials fail, a worker can't start, or no state can be saved. Every exception that comes
-            out of a run has the study so far as its attribute ``study``.
+        ExecutionError: too many trials fail, none can be started, a worker can't start, or no state can be saved. Every
+            exception that comes out of a run has the study so far as its attribute ``study``.
     """
     refuse_in_worker()
     as_task(train)  # says now what is wrong with it
@@ -185,6 +191,8 @@ def run(
         raise TypeError(f"progress={progress!r} must be True, False, None or a function of the study")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback={callback!r} must be a function of the study and a trial")
+    if isinstance(train, Command):
+        _warn_of_unused(train, study.space)
     root = study.use_checkpoints(checkpoints)
     with ExitStack() as stack:
         metrics = [goal.metric for goal in study.goals] + [rule.metric for rule in study.constraints]
@@ -240,6 +248,15 @@ def checkpoint_interval(every: float | str | None) -> dict[str, Any]:
             raise ValueError(f"checkpoint_every={every!r} must be a whole number of steps")
         return {"checkpoint_steps": int(number)}
     return {"checkpoint_seconds": number * _UNITS[unit[0]]}
+
+
+def _warn_of_unused(command: Command, space: Space) -> None:
+    unused = command.unused(space)
+    if unused:
+        log.warning(
+            "no argument of the command takes %s: write %s where it belongs, or read $TUNESMITH_CONFIG",
+            ", ".join(map(repr, unused)), " and ".join(f"{{{name}}}" for name in unused),
+        )  # fmt: skip
 
 
 def _target(study: Study, value: float | None) -> Target | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import pickle
 import signal
 import sys
+import threading
 import traceback
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -73,6 +76,21 @@ def main(descriptor: int) -> None:
         for report in session.run(job):
             _send(connection, report)
     session.close()
+    _leave()
+
+
+def _leave() -> NoReturn:
+    """End without taking the interpreter down under training threads that are parked, or on their way out of C++ code:
+    that would abort. All else that a process does at its end is done.
+    """
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(0)
 
 
 def _start(connection: Connection) -> Any:

@@ -26,7 +26,14 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import torch
+from tunesmith.errors import install
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise ModuleNotFoundError(f"{__name__} needs PyTorch: {install('torch')}", name="torch") from error
 from torch.optim import ASGD, LBFGS, Optimizer, RMSprop
 from torch.optim.lr_scheduler import (
     ChainedScheduler,

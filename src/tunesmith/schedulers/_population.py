@@ -540,10 +540,12 @@ class Population(Options, Defaults, frozen=True, kw_only=True):
         return origins | {(standing.trial, standing.step) for standing in standings}
 
     def message(self, state: State) -> str:
-        """Which places could not come to their end."""
+        """That all have come to their end, or which places could not."""
         stuck = [slot for slot in state.slots if not slot.running and slot.standing is None]
         if not stuck:
-            return ""
+            ended = [slot.ended or slot.standing.step >= self.steps for slot in state.slots if slot.standing]
+            over = len(ended) == self.population and all(ended)
+            return f"all {self.population} members of the population have come to their end" if over else ""
         whole = len(stuck) == len(state.slots)
         return (
             f"{len(stuck)} of {len(state.slots)} members have failed, and nobody is left whom they could copy"

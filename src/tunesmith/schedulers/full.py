@@ -35,7 +35,8 @@ class Full(Options, Defaults, frozen=True):
     Trials that stand short of ``steps``, since they were trained under a scheduler with fewer, go on first.
 
     Args:
-        steps: of every trial, at the most; None: the training code alone decides when it is over.
+        steps: of every trial, at the most: one by default, for ``ask`` and ``tell``. None: the training code alone
+            decides when it is over.
         seeds: every configuration is trained so often, each time as a trial of its own with another seed, before the
             next configuration begins (or at once, as workers are free). One is given up early when at least half of its
             trials have failed: code that raises is not called again for the same configuration.

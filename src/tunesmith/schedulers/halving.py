@@ -189,6 +189,13 @@ class _Halving(Defaults):
         assert trial is not None
         return Resume(trial, bracket.steps[k + 1])
 
+    def message(self, state: State) -> str:
+        """That the last round is over, where it is."""
+        if self.rounds is None or state.brackets or state.opened < self.rounds * len(state.plan):
+            return ""
+        trials = self.rounds * sum(size for size, _ in state.plan)
+        return f"all {trials} trials of rounds={self.rounds} were started, and their brackets are over"
+
     def keep(self, state: State) -> Iterable[tuple[int, int]]:
         """Where trials stand that may be promoted."""
         for bracket in state.brackets.values():

@@ -38,7 +38,7 @@ class Race(Options, Defaults, frozen=True):
     allowed: when no contender is left, or each was trained ``seeds`` times.
 
     Args:
-        steps: of every trial.
+        steps: of every trial, at the most: one by default.
         seeds: no configuration is trained more often.
         first: every configuration is trained so often before it is judged, unless it is given up (see ``Full``).
         share: so much of all trials at most goes into the race, beyond those that ``first`` asks for.
