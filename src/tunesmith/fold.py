@@ -133,6 +133,7 @@ class Fold:
     def _define(self, definition: Opened) -> None:
         space = self.given.space(definition.space)
         self.definition = msgspec.structs.replace(definition, space=space)
+        self.trials.goals = definition.goals
         self._scoped_goals = [goal for goal in definition.goals if goal.scope != "last"]
         try:
             self.trials.horizon = self.given.scheduler(definition.scheduler).horizon

@@ -223,6 +223,8 @@ class Trials(Sequence[Trial]):
         """Trials of one configuration, by the number of the first, where there are several."""
         self.touched: set[int] | None = None
         """Trials that have changed since someone has emptied it; None while nobody wants to know."""
+        self.goals: Sequence[Goal] = ()
+        """The goals of the study, by whose scopes trials are shown."""
         self._horizon: int | None = None
 
     @overload
@@ -246,7 +248,7 @@ class Trials(Sequence[Trial]):
 
     def _rows(self) -> list[Row]:
         """The last trials, as rows of a table."""
-        return used(trial_rows(self._trials[-SHOWN:], self, (), lambda trial: None))
+        return used(trial_rows(self._trials[-SHOWN:], self, self.goals, lambda trial: None))
 
     @property
     def horizon(self) -> int | None:

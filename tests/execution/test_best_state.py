@@ -66,6 +66,14 @@ def test_the_state_of_the_best_step_is_loaded(code, scheduler, every, tmp_path):
     assert study.load() == {"step": 7}
 
 
+def test_tables_show_what_counts(tmp_path):
+    study = ts.tune(turns, SPACE, goals=GOAL, trials=2, steps=STEPS)
+    for trial in study.trials:
+        shown = f"{trial.value(GOAL):.4g}"
+        assert shown in repr(study.trials) and shown in study.trials._repr_html_()
+        assert f"{trial.last('loss'):.4g}" not in repr(study.trials)
+
+
 def test_in_workers_and_in_several_runs(tmp_path):
     for trials in (2, 4, 6):
         study = ts.tune(turns, SPACE, goals=GOAL, trials=trials, steps=STEPS, workers=2, store=tmp_path / "s.db")
