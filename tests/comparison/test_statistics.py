@@ -279,5 +279,5 @@ def test_other_refusals():
         band([1, 2], level=1)
     with pytest.raises(ValueError, match="draws=0"):
         band([1, 2], draws=0)
-    with pytest.raises(TypeError, match="n=2.5"):
+    with pytest.raises(TypeError, match=r"n=2\.5"):
         reach(2.5)

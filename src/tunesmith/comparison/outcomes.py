@@ -93,7 +93,8 @@ class Outcomes:
     _groups: dict[tuple[str, str], dict[int, list[Outcome]]]  # by optimizer and workload, by trial
 
     def __init__(self, rows: Iterable[Outcome]) -> None:
-        self._fill([(f"row {i}", row) for i, row in enumerate(rows)], "the table")
+        found = [(f"row {i}", row) for i, row in enumerate(rows)]
+        self._fill(found, "the table", tuple(dict.fromkeys(measure for _, row in found for measure in row.measures)))
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"Outcomes cannot be changed: make another table to have another {name}")
@@ -124,7 +125,8 @@ class Outcomes:
         _check_header(lines[0][1], name)
         header = lines[0][1]
         table = cls.__new__(cls)
-        table._fill([(where, _row(header, cells, where)) for where, cells in lines[1:]], name)
+        rows = [(where, _row(header, cells, where)) for where, cells in lines[1:]]
+        table._fill(rows, name, tuple(column for column in header if _kind(column)))
         return table
 
     @property
@@ -196,11 +198,10 @@ class Outcomes:
                     found[i, j] = best_of(steps, [self.smallest]).median[0]
         return found
 
-    def _fill(self, found: Sequence[tuple[str, Outcome]], name: str) -> None:
+    def _fill(self, found: Sequence[tuple[str, Outcome]], name: str, measures: tuple[str, ...]) -> None:
         """Check rows, each with the words that say where it is, and take them in."""
         if not found:
             raise OutcomesError(f"{name} has no rows: nothing to compare")
-        measures = tuple(dict.fromkeys(measure for _, row in found for measure in row.measures))
         if not measures:
             raise OutcomesError(f"{name} has no measures: give {', '.join(KINDS)} or such as final.test_error")
         first: dict[tuple[str, str, int, int], str] = {}
@@ -211,7 +212,7 @@ class Outcomes:
                 raise OutcomesError(f"{where}: {_named(row)} is already in {first[key]}: give every training once")
             first[key] = where
         if all(row.failed for _, row in found):
-            raise OutcomesError(f"{name}: all {len(found)} trainings have failed: nothing to compare")
+            raise OutcomesError(f"{name}: no training has finished: nothing to compare")
         optimizers = {row.optimizer: None for _, row in found}
         workloads = {row.workload: None for _, row in found}
         optimizer = {label: i for i, label in enumerate(optimizers)}

@@ -210,7 +210,7 @@ def band(
       quantiles using fractional order statistics"). Beyond ``reach(n)`` the better end is open: minus infinity, or
       infinity where larger is better.
     * Of the mean: the studentised bootstrap (Efron and Tibshirani 1993, section 12.5) of the unbiased mean, with
-      standard errors by the jackknife. Beyond ``reach(n)`` both ends are open; NaN where the mean is undefined.
+      standard errors by the jackknife. Beyond ``reach(n)`` both ends are open; NaN if a trial diverged.
     * ``percentile``: of either, from 5 to 95% of the exact values of resampled trials, as in the paper. Its coverage
       falls where k is not small beside n; it is here to be compared with.
 
@@ -326,10 +326,12 @@ def _studentised_band(
     for k in budgets:
         one = np.array([k])
         mean = float(_mean(weights(n, one, replace=False), values)[0])
-        if math.isnan(mean) or (k <= last and drawn is None):
+        if drawn is None:  # one has diverged
             ends = (math.nan, math.nan)
-        elif k > last or drawn is None:
+        elif k > last:
             ends = (-math.inf, math.inf)
+        elif values[0] == values[-1]:
+            ends = (mean, mean)
         else:
             chance = weights(n, one, replace=False)[0]
             truth = float(weights(n, one, replace=True)[0] @ values)  # of the law from which the resamples are drawn
