@@ -16,7 +16,7 @@ def test_a_verdict_is_one_line():
     found = no_worse(PLACES, PLACES + 1, 8, names=NAMES)
     assert found == Verdict("with 8 trials adam is no worse than sgd", "holds", found.reason)
     assert str(found) == f"with 8 trials adam is no worse than sgd: holds ({found.reason})"
-    assert found.reason.startswith("its median is -1 from the other's, 90% interval -1.")
+    assert found.reason.startswith("its median is worse by -1, 90% interval -1.")
     assert "at least as good with probability 1.00" in found.reason
 
 
@@ -49,7 +49,7 @@ def test_pays():
     assert found.claim == "from some budget on, up to 23, adam is no worse than sgd"
     assert found.reason.startswith("from k = 3 on, 90% interval ")
     assert pays(narrow, wide).answer == "does not hold"
-    assert pays(narrow, wide).reason == "from k = never on, 90% interval never to never"
+    assert pays(narrow, wide).reason == "at no k, 90% interval never to never"
     assert pays(NOISE, PLACES).answer == "cannot be told"
 
 

@@ -189,7 +189,9 @@ class Outcomes:
             OutcomesError: there is no such measure, or it is not of steps.
         """
         if _kind(measure) != "steps":
-            raise OutcomesError(f"times are steps to a target, not {measure}: give steps or such as steps.test_error")
+            raise OutcomesError(
+                f"times are steps to a target, not {_shown(measure)}: give steps or such as steps.test_error"
+            )
         found = np.full((len(self.optimizers), len(self.workloads)), math.inf)
         for i, optimizer in enumerate(self.optimizers):
             for j, workload in enumerate(self.workloads):
@@ -248,13 +250,13 @@ class Outcomes:
 
     def _group(self, optimizer: str, workload: str | None) -> dict[int, list[Outcome]]:
         if optimizer not in self.optimizers:
-            raise OutcomesError(f"no optimizer {optimizer!r}; there are {', '.join(self.optimizers)}")
+            raise OutcomesError(f"no optimizer {optimizer!r}; there are {_listed(self.optimizers)}")
         if workload is None:
             if len(self.workloads) > 1:
-                raise OutcomesError(f"say which workload: there are {', '.join(self.workloads)}")
+                raise OutcomesError(f"say which workload: there are {_listed(self.workloads)}")
             workload = self.workloads[0]
         if workload not in self.workloads:
-            raise OutcomesError(f"no workload {workload!r}; there are {', '.join(self.workloads)}")
+            raise OutcomesError(f"no workload {workload!r}; there are {_listed(self.workloads)}")
         if (optimizer, workload) not in self._groups:
             raise OutcomesError(f"{_place(optimizer, workload)} has no trials")
         return self._groups[optimizer, workload]
@@ -262,9 +264,9 @@ class Outcomes:
     def _measured(self, rows: Iterable[Outcome], measure: str, maximise: bool) -> Floats:
         check.flag("Outcomes", maximise=maximise)
         if measure not in self.measures:
-            raise OutcomesError(f"no measure {measure!r}; there are {', '.join(self.measures)}")
+            raise OutcomesError(f"no measure {measure!r}; there are {_listed(self.measures)}")
         if maximise and _kind(measure) == "steps":
-            raise OutcomesError(f"{measure} are steps to a target: fewer are better, so not with maximise=True")
+            raise OutcomesError(f"{_shown(measure)} are steps to a target: fewer are better, so not with maximise=True")
         worst = -math.inf if maximise else math.inf
         return np.array([worst if row.failed else row.measures[measure] for row in rows], dtype=np.float64)
 
@@ -282,16 +284,14 @@ def _check_header(header: Sequence[str], name: str) -> None:
         if column in COLUMNS or column.startswith(IGNORED) or _kind(column):
             continue
         near = get_close_matches(column, (*COLUMNS, *KINDS), n=1)
-        meant = (
-            f"did you mean {near[0]}?" if near else f"a measure is named such as final.{printable(column) or 'loss'}"
-        )
+        meant = f"did you mean {near[0]}?" if near else f"a measure is named such as final.{_shown(column) or 'loss'}"
         raise OutcomesError(
-            f"{name}: unknown column {printable(column)!r}; there are {', '.join((*COLUMNS, *KINDS))}, "
+            f"{name}: unknown column {_shown(column)!r}; there are {', '.join((*COLUMNS, *KINDS))}, "
             f"final.<measure>, best.<measure>, steps.<measure> and params.<name>; {meant}"
         )
     twice = [column for column in header if header.count(column) > 1]
     if twice:
-        raise OutcomesError(f"{name}: the column {twice[0]} occurs twice")
+        raise OutcomesError(f"{name}: the column {_shown(twice[0])} occurs twice")
     for column in ("optimizer", "trial"):
         if column not in header:
             raise OutcomesError(f"{name}: the column {column} is missing")
@@ -304,13 +304,16 @@ def _row(header: Sequence[str], cells: Sequence[str], where: str) -> Outcome:
     line = dict(zip(header, cells, strict=True))
     answer = line.get("failed", "").lower()
     if answer not in _YES_OR_NO:
-        raise OutcomesError(f"{where}: failed={printable(answer)!r} must be yes or no, 1 or 0, true or false")
+        raise OutcomesError(f"{where}: failed={_shown(answer)!r} must be yes or no, 1 or 0, true or false")
     measures = {}
     for column, text in line.items():
         if _kind(column) and text:
             measures[column] = _number(text, column, where)
         elif _kind(column) and not _YES_OR_NO[answer]:
-            raise OutcomesError(f"{where}: {column} is empty: write a number, or failed=1 for a trial that diverged")
+            unreached = ", inf where the target was not reached" if _kind(column) == "steps" else ""
+            raise OutcomesError(
+                f"{where}: {_shown(column)} is empty: write a number{unreached}, or failed=1 for a trial that diverged"
+            )
     if not line["optimizer"]:
         raise OutcomesError(f"{where}: optimizer is empty: write its name")
     trial = _whole(line["trial"], "trial", where)
@@ -322,14 +325,14 @@ def _number(text: str, column: str, where: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise OutcomesError(f"{where}: {column}={printable(text)!r} must be a number") from None
+        raise OutcomesError(f"{where}: {_shown(column)}={_shown(text)!r} must be a number") from None
 
 
 def _whole(text: str, column: str, where: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise OutcomesError(f"{where}: {column}={printable(text)!r} must be a whole number") from None
+        raise OutcomesError(f"{where}: {column}={_shown(text)!r} must be a whole number") from None
 
 
 def _check_row(row: Outcome, measures: Sequence[str], where: str) -> None:
@@ -349,16 +352,20 @@ def _check_row(row: Outcome, measures: Sequence[str], where: str) -> None:
         if row.failed:
             continue
         if measure not in row.measures:
-            raise OutcomesError(f"{where}: {_named(row)} has no {measure}, which others have: give it, or failed=True")
+            raise OutcomesError(
+                f"{where}: {_named(row)} has no {_shown(measure)}, which others have: give it, or failed=True"
+            )
         value = row.measures[measure]
         if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
-            raise OutcomesError(f"{where}: {measure}={value!r} must be a number")
+            raise OutcomesError(f"{where}: {_shown(measure)}={value!r} must be a number")
         if _kind(measure) == "steps":
             if not value > 0:
-                raise OutcomesError(f"{where}: {measure}={value} must be over 0, inf where the target was not reached")
+                raise OutcomesError(
+                    f"{where}: {_shown(measure)}={value} must be over 0, inf where the target was not reached"
+                )
         elif not math.isfinite(value):
             raise OutcomesError(
-                f"{where}: {measure}={value} is no finite number: write failed=1 for a trial that diverged"
+                f"{where}: {_shown(measure)}={value} is no finite number: write failed=1 for a trial that diverged"
             )
 
 
@@ -370,7 +377,16 @@ def _kind(measure: str) -> str:
 
 def _place(optimizer: str, workload: str) -> str:
     """An optimizer on a workload, in words."""
-    return f"{printable(optimizer)} on {printable(workload)}" if workload else printable(optimizer)
+    return f"{_shown(optimizer)} on {_shown(workload)}" if workload else _shown(optimizer)
+
+
+def _shown(text: str) -> str:
+    """Text of a table in one line, cut where it is long."""
+    return printable(" ".join(text.split()))[:60]
+
+
+def _listed(labels: Iterable[str]) -> str:
+    return ", ".join(map(_shown, labels))
 
 
 def _named(row: Outcome) -> str:

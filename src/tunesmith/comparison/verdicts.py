@@ -135,8 +135,8 @@ def pays(
         answer: Answer = "does not hold"
     else:
         answer = "cannot be told" if math.isinf(found.high) else "holds"
-    interval = f"{_percent(level)} {_budget(found.low)} to {_budget(found.high)}"
-    return Verdict(claim, answer, f"from k = {_budget(found.budget)} on, {interval}")
+    start = "at no k" if math.isinf(found.budget) else f"from k = {_budget(found.budget)} on"
+    return Verdict(claim, answer, f"{start}, {_percent(level)} {_budget(found.low)} to {_budget(found.high)}")
 
 
 def _answer(low: float, high: float) -> Answer:
@@ -146,8 +146,7 @@ def _answer(low: float, high: float) -> Answer:
 
 def _difference(estimate: float, low: float, high: float, level: float) -> str:
     """A difference of medians in words."""
-    interval = f"{_percent(level)} {low:+.4g} to {high:+.4g}"
-    return f"its median is {estimate:+.4g} from the other's, {interval}; under 0 is better"
+    return f"its median is worse by {estimate:.4g}, {_percent(level)} {low:.4g} to {high:.4g}; under 0 is better"
 
 
 def _percent(level: float) -> str:
