@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
@@ -119,6 +120,6 @@ def test_pictures_of_few_and_of_many_rungs(family: Study, single: Study, minimis
 
 def test_curves_of_stopped_trials_are_faint() -> None:
     (axes,) = drawn(plot_curves(stopped()))
-    faint, pale = axes.collections
+    faint, pale = (one for one in axes.collections if isinstance(one, LineCollection))
     assert (len(faint.get_segments()), len(pale.get_segments())) == (4, 6)  # the failed one was not stopped
     assert faint.get_alpha() < pale.get_alpha()
