@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from tunesmith.cli import optimizing, reading, running, simulating
+from tunesmith.cli import comparing, optimizing, reading, running, simulating
 from tunesmith.cli.errors import Misuse, one_line
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     reading.replay,
     reading.export,
     simulating.simulate,
+    comparing.compare,
     optimizing.optimizers,
     running.demo,
 )
