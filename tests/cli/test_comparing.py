@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,64 @@ def test_few_trials_tell_little_and_it_says_so(tmp_path: Path, call: Any) -> Non
 def test_wrong_options_are_one_line(options: tuple[object, ...], problem: str, results: Path, call: Any) -> None:
     said = call("compare", "--results", results, *options)
     assert said.code == 2 and said.out == "" and problem in said.err and said.err.count("\n") == 1
+
+
+WORKLOAD = """
+import torch
+
+
+class Line:
+    epochs = 2
+
+    def train(self, make_optimizer, seed):
+        torch.manual_seed(seed)
+        x = torch.randn(64, 3)
+        model = torch.nn.Linear(3, 1)
+        optimizer = make_optimizer(model.parameters())
+        for epoch in range(self.epochs):
+            for _ in range(20):
+                optimizer.zero_grad()
+                loss = (model(x) - x[:, :1]).square().mean()
+                loss.backward()
+                optimizer.step()
+            yield {"validation": loss.item(), "test": loss.item() + 1}
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_workload_of_a_users_own(workers: int, tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "line", raising=False)
+    (tmp_path / "line.py").write_text(WORKLOAD, encoding="utf-8")
+    options = ("--optimizers", "sgd,adam", "--trials", 6, "--workers", workers, "--target", 0.5)
+    said = call("compare", "line.py:Line", *options, "--report", "final.test", "--csv", "table.csv")
+    assert said.code == 0, said.err
+    assert "adam" in said.out and "sgd" in said.out and "final.test" in said.out
+    again = call("compare", "line.py:Line", *options, "--report", "final.test")  # nothing is trained again
+    assert again.out == said.out
+    from_table = call("compare", "--results", "table.csv", "--report", "final.test")
+    assert from_table.out == "".join(
+        line for line in said.out.splitlines(keepends=True) if "end of its range" not in line
+    )
+    assert call("status", "comparison.db", "--name", "adam").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ((), "give what to train, file.py:Workload, or a table"),
+        (("line.py:Line", "--results", "t.csv"), "give what to train"),
+        (("line.py:Lin",), "line.py defines no 'Lin'; did you mean Line?"),
+        (("line.py:Line", "--optimizers", "sgd,adma"), "there is no optimizer 'adma'; there are sgd"),
+        (("line.py:torch",), "needs a generator train(self, make_optimizer, seed)"),
+    ],
+)
+def test_wrong_workloads_are_one_line(
+    arguments: tuple[str, ...], problem: str, tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "line", raising=False)
+    (tmp_path / "line.py").write_text(WORKLOAD, encoding="utf-8")
+    said = call("compare", *arguments)
+    assert said.code != 0 and problem in said.err and said.err.count("\n") == 1
 
 
 def test_a_table_with_a_gap_is_one_line(tmp_path: Path, call: Any) -> None:

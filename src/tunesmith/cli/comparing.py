@@ -11,17 +11,35 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from tunesmith.cli import output, reading
+from tunesmith.cli import output, reading, targets
 from tunesmith.cli.errors import Misuse
-from tunesmith.comparison import Outcomes, Verdict, band, best_of, better, pays, rank_matrix, reach, score
+from tunesmith.comparison import Outcomes, Verdict, band, best_of, better, pays, protocol, rank_matrix, reach, score
+from tunesmith.comparison.spaces import Edge
 from tunesmith.optimizers import RULES
 from tunesmith.optimizers.taxonomy import contains
 
 
 def compare(
+    workload: Annotated[
+        str | None, typer.Argument(help="What to train: file.py:Workload, with epochs and train(make_optimizer, seed).")
+    ] = None,
     results: Annotated[
-        Path, typer.Option("--results", help="A CSV file with a row a trial: optimizer, trial, final, ...")
-    ],
+        Path | None,
+        typer.Option("--results", help="Instead: a CSV file with a row a trial: optimizer, trial, final, ..."),
+    ] = None,
+    optimizers: Annotated[
+        str | None, typer.Option("--optimizers", help=f"Names with commas: {','.join(RULES)}.")
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Trials of each optimizer.")] = 50,
+    store: Annotated[
+        Path, typer.Option("--store", help="File of the studies, one an optimizer; those that are there go on.")
+    ] = Path("comparison.db"),
+    target: Annotated[
+        float | None, typer.Option("--target", help="A validation value: epochs to it are told as steps.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Trainings at once, in processes if over 1.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="All searches follow from it.")] = 0,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write the table of results to this file.")] = None,
     measure: Annotated[str, typer.Option("--measure", help="The column that says how good a trial is.")] = "final",
     report: Annotated[
         str | None, typer.Option("--report", help="A column that is shown of the best trials, such as final.test.")
@@ -32,15 +50,29 @@ def compare(
     maximise: Annotated[bool, typer.Option("--maximise/--minimise", help="Larger is better.")] = False,
     json: reading.Json = False,
 ) -> None:
-    """Compare optimizers by the best of k trials, with intervals, from a table of results."""
-    table = Outcomes.read(results)
+    """Compare optimizers by the best of k trials, with intervals: of your workload, or from a table of results."""
+    if (workload is None) == (results is None):
+        raise Misuse("give what to train, file.py:Workload, or a table of what was trained, --results table.csv")
+    near: dict[str, list[Edge]] = {}
+    if results is not None:
+        table, source = Outcomes.read(results), str(results)
+    else:
+        assert workload is not None
+        names = [name.strip() for name in (optimizers or ",".join(RULES)).split(",")]
+        made, _ = targets.load(workload)
+        given = {"trials": trials, "store": store, "workers": workers, "seed": seed, "target": target}
+        table, near = protocol.compare(made, names, **given)  # type: ignore[arg-type]
+        source = "the workload"
+    if csv is not None:
+        csv.write_text(output.as_csv(_rows(table)), encoding="utf-8")
     for column in [measure, *([] if report is None else [report])]:
         if column not in table.measures:
-            raise Misuse(f"{results} has no column {column!r}; it has {', '.join(table.measures)}")
+            raise Misuse(f"{source} has no column {column!r}; it has {', '.join(table.measures)}")
     found = [_compared(table, workload, measure, report, budget, maximise) for workload in table.workloads]
     scores = _scores(table, measure)
     if json:
-        output.as_json({"measure": measure, "workloads": found, "scores": scores, "notes": list(table.notes)})
+        whole = {"measure": measure, "workloads": found, "scores": scores, "notes": list(table.notes)}
+        output.as_json(whole | {"edges": {name: [asdict(edge) for edge in some] for name, some in near.items()}})
         return
     for one in found:
         _show(one, len(found) > 1)
@@ -50,6 +82,19 @@ def compare(
         output.line()
     for note in table.notes:
         output.line(f"note: {note}")
+    for name, some in near.items():
+        for edge in some:
+            output.line(f"note: {name}: {edge}; better ones may lie beyond")
+
+
+def _rows(table: Outcomes) -> list[dict[str, Any]]:
+    """A row a training, as ``--results`` reads it."""
+    rows = []
+    for row in table.rows:
+        measures = {name: row.measures.get(name, "") for name in table.measures}
+        named = {"optimizer": row.optimizer, "workload": row.workload, "trial": row.trial, "seed": row.seed}
+        rows.append({**named, **measures, "failed": "yes" if row.failed else "no"})
+    return rows
 
 
 def _compared(
