@@ -2,8 +2,8 @@
 
     tunesmith compare examples/compare_optimizers.py:Digits --trials 25 --report final.test --target 0.1
 
-A workload is a class with ``epochs`` and ``train``, a generator that yields metrics after every epoch; ``validation`` is
-what trials are compared by.
+A workload is a class with ``epochs`` and ``train``, a generator that yields metrics after every epoch; ``validation``
+is what trials are compared by.
 """
 
 from __future__ import annotations
