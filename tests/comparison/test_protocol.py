@@ -82,6 +82,16 @@ def test_one_optimizer_that_always_diverges_does_not_stop_the_others():
     assert "sgd" in " ".join(table.notes)
 
 
+def test_ranges_are_widened_until_the_best_lie_inside(tmp_path):
+    plain, near = compare(workloads.FarAway, ["sgd"], trials=9, store=tmp_path / "a.db")
+    assert [edge.side for edge in near["sgd"]] == ["high"]
+    refined, near = compare(workloads.FarAway, ["sgd"], trials=9, store=tmp_path / "a.db", refine=3)
+    assert near["sgd"] == [] and len(refined.rows) == 9
+    assert refined.values("sgd").min() < plain.values("sgd").min()
+    with Study.open(tmp_path / "a.db", name="sgd 2") as study:
+        assert study.space["lr"].high > 1000 and len(study.trials) == 9
+
+
 def test_what_is_wrong_is_one_line():
     with pytest.raises(OptimizerError, match="there is no optimizer 'adma'; there are sgd, momentum"):
         compare(workloads.Digits, ["adma"], trials=3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional
@@ -45,6 +47,16 @@ class DivergingWithSGD(Diverging):
         plain = type(make_optimizer([weight])).__name__ == "SGD"
         yield {"validation": float("nan") if plain else 0.5}
         yield {"validation": 0.4}
+
+
+class FarAway:
+    """The best learning rate is far beyond the range that is searched first."""
+
+    epochs = 1
+
+    def train(self, make_optimizer, seed):
+        optimizer = make_optimizer([torch.ones(1, requires_grad=True)])
+        yield {"validation": abs(math.log10(optimizer.param_groups[0]["lr"] / 1e3))}
 
 
 class WithoutValidation:

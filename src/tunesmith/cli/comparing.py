@@ -37,6 +37,9 @@ def compare(
     target: Annotated[
         float | None, typer.Option("--target", help="A validation value: epochs to it are told as steps.")
     ] = None,
+    refine: Annotated[
+        int, typer.Option("--refine", min=0, help="Widen ranges whose ends the best trials are near, so often at most.")
+    ] = 0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Trainings at once, in processes if over 1.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="All searches follow from it.")] = 0,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the table of results to this file.")] = None,
@@ -60,7 +63,7 @@ def compare(
         assert workload is not None
         names = [name.strip() for name in (optimizers or ",".join(RULES)).split(",")]
         made, _ = targets.load(workload)
-        given = {"trials": trials, "store": store, "workers": workers, "seed": seed, "target": target}
+        given = {"trials": trials, "store": store, "workers": workers, "seed": seed, "target": target, "refine": refine}
         table, near = protocol.compare(made, names, **given)  # type: ignore[arg-type]
         source = "the workload"
     if csv is not None:
@@ -84,7 +87,7 @@ def compare(
         output.line(f"note: {note}")
     for name, some in near.items():
         for edge in some:
-            output.line(f"note: {name}: {edge}; better ones may lie beyond")
+            output.line(f"note: {name}: {edge}; better ones may lie beyond (--refine 1 widens it)")
 
 
 def _rows(table: Outcomes) -> list[dict[str, Any]]:

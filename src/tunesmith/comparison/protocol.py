@@ -17,7 +17,7 @@ import numpy as np
 
 from tunesmith import check
 from tunesmith.comparison.outcomes import Outcome, Outcomes
-from tunesmith.comparison.spaces import Edge, edges, hyperparameters, search_space
+from tunesmith.comparison.spaces import Edge, edges, hyperparameters, search_space, widened
 from tunesmith.errors import TunesmithError
 from tunesmith.execution.base import ExecutionError
 from tunesmith.execution.tune import run
@@ -60,6 +60,7 @@ def compare(
     workers: int = 1,
     seed: int = 0,
     target: float | None = None,
+    refine: int = 0,
     progress: Callable[[Study], object] | bool | None = None,
 ) -> tuple[Outcomes, dict[str, list[Edge]]]:
     """Tune every optimizer on a workload.
@@ -73,6 +74,8 @@ def compare(
         workers: processes that train side by side.
         seed: of the searches; all have the same one.
         target: a validation value: the outcomes have the epochs to it as ``steps``.
+        refine: where the best trials of an optimizer lie near an end of a range, that is widened, and as many trials
+            are made in the new space, at most so often; only those of the last space are reported.
         progress: as of ``tune``.
 
     Returns:
@@ -85,6 +88,7 @@ def compare(
         ExecutionError: as ``tune``: all trials of an optimizer have failed, and not all of them have diverged.
     """
     check.whole("compare", 1, trials=trials)
+    check.whole("compare", 0, refine=refine)
     found = checked(workload)
     if not optimizers:
         raise OptimizerError(f"name the optimizers to compare; there are {', '.join(RULES)}")
@@ -92,20 +96,30 @@ def compare(
     rows: list[Outcome] = []
     near: dict[str, list[Edge]] = {}
     for name, space in spaces.items():
-        study = Study(
-            space, Goal("validation"), QMC(), Full(found.epochs), store, name=name, seed=seed, trials=trials
-        )  # fmt: skip
-        try:
-            run(study, partial(trained, found, name), workers=workers, progress=progress, max_failures=trials + 1)
-        except ExecutionError:
-            if any(trial.kind != "non-finite" for trial in study.trials) or not study.trials:
-                raise  # it has not merely diverged
-        rows += outcomes_of(study, name, target)
-        near[name] = edges(space, [trial.config for trial in study.trials], _losses(study))
-        study.close()
+        for number in range(refine + 1):
+            label = name if number == 0 else f"{name} {number + 1}"
+            with Study(
+                space, Goal("validation"), QMC(), Full(found.epochs), store, name=label, seed=seed, trials=trials
+            ) as study:
+                _tune(study, partial(trained, found, name), trials, workers, progress)
+                last = outcomes_of(study, name, target)
+                near[name] = edges(space, [trial.config for trial in study.trials], _losses(study))
+            space = widened(space, near[name])
+            if not near[name]:
+                break
+        rows += last
     if all(row.failed for row in rows):
         raise ComparisonError(f"all trials of {', '.join(spaces)} have diverged: is the loss one that can fall?")
     return Outcomes(rows), near
+
+
+def _tune(study: Study, train: Any, trials: int, workers: int, progress: Any) -> None:
+    """Make the trials of a study. That all of them diverge is an outcome, too."""
+    try:
+        run(study, train, workers=workers, progress=progress, max_failures=trials + 1)
+    except ExecutionError:
+        if any(trial.kind != "non-finite" for trial in study.trials) or not study.trials:
+            raise
 
 
 def checked(workload: Any) -> Workload:

@@ -31,6 +31,7 @@ _EPSILON = Float(1e-4, 1e4, log=True)
 
 BEST = 0.1  #: the share of the trials that count as the best ones,
 EDGE = 0.1  #: and how near to an end of its range a value is near an edge, as a share of that
+FEWEST = 6  #: finished trials say nothing of edges
 
 
 def search_space(optimizer: str, trials: int) -> Space:
@@ -88,7 +89,7 @@ class Edge:
     Attributes:
         name: of the parameter.
         side: which end.
-        share: of the best trials that lie within a tenth of the range from it.
+        share: of the best trials that lie near it.
     """
 
     name: str
@@ -102,10 +103,13 @@ class Edge:
 def edges(space: Space, configs: Sequence[Mapping[str, Any]], losses: ArrayLike) -> list[Edge]:
     """The ends of ranges near which at least half of the best trials lie.
 
+    The best tenth count, and near is within a tenth of the range. Of fewer than 20 trials the best three count: near is
+    then within the share of the range that three of so many trials have, and all three must lie there.
+
     Args:
         space: of ranges alone, as ``search_space`` makes it.
         configs: of all trials.
-        losses: [trials], smaller is better; infinite where one has failed. The best tenth counts, three at least.
+        losses: [trials], smaller is better; infinite where one has failed.
 
     Raises:
         ValueError: there are not as many losses as configurations.
@@ -116,14 +120,16 @@ def edges(space: Space, configs: Sequence[Mapping[str, Any]], losses: ArrayLike)
     finished = [i for i in np.argsort(values, kind="stable") if np.isfinite(values[i])]
     best = finished[: max(3, math.ceil(BEST * len(finished)))]
     found: list[Edge] = []
-    if not best:
+    if len(finished) < FEWEST:
         return found
+    few = len(best) > BEST * len(finished) + 1
+    near, enough = (len(best) / len(finished), 1.0) if few else (EDGE, 0.5)
     for name, domain in space.items():
         if not isinstance(domain, Float):
             continue
         places = np.array([_place(domain, configs[i][name]) for i in best])
-        for side, share in (("low", np.mean(places < EDGE)), ("high", np.mean(places > 1 - EDGE))):
-            if share >= 0.5 and not (side == "high" and _is_end(name, domain)):
+        for side, share in (("low", np.mean(places < near)), ("high", np.mean(places > 1 - near))):
+            if share >= enough and not (side == "high" and _is_end(name, domain)):
                 found.append(Edge(name, side, float(share)))  # type: ignore[arg-type]  # one of the two
     return found
 
