@@ -246,11 +246,23 @@ def band(
 def _ordered_band(values: Floats, budgets: Ints, level: float) -> tuple[Floats, Floats, Floats]:
     """The median of the best of k as a quantile of sorted values [n], and its interval by order statistics."""
     n = len(values)
-    quantile = -np.expm1(np.log(0.5) / budgets)
-    estimate = values[np.ceil(n * quantile - ROUNDING).astype(int) - 1]
+    quantile = _quantile(budgets)
+    estimate = values[middle(n, budgets)]
     low = _at(values, _place(n, quantile, (1 + level) / 2))
     high = _at(values, _place(n, quantile, (1 - level) / 2))
     return estimate, low, high
+
+
+def _quantile(budgets: Ints) -> Floats:
+    """Which quantile of a single trial is the median of the best of k [b]: 1 - (1/2)^(1/k)."""
+    found: Floats = -np.expm1(np.log(0.5) / budgets)
+    return found
+
+
+def middle(n: int, budgets: Ints) -> Ints:
+    """Which of n sorted trials, counted from 0, estimates the median of the best of k new ones [b]."""
+    found: Ints = np.ceil(n * _quantile(budgets) - ROUNDING).astype(np.int64) - 1
+    return found
 
 
 def _place(n: int, quantile: Floats, chance: float) -> Floats:
