@@ -86,6 +86,7 @@ def test_the_matrix_of_ranks():
     assert matrix[1, 0] > 0.9
     np.testing.assert_allclose(matrix[1, 2], 0.5)
     np.testing.assert_array_equal(rank_matrix({"a": [1.0]}, 1), [[0.5]])
+    np.testing.assert_array_equal(rank_matrix(np.array(list(values.values())), 4), matrix)
     upside_down = {name: -each for name, each in values.items()}
     np.testing.assert_allclose(rank_matrix(upside_down, 4, maximise=True), matrix)
 

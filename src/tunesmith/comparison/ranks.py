@@ -148,22 +148,24 @@ def _logistic_band(pair: _Pair, budgets: Ints, estimate: Floats, level: float) -
     return lows, highs
 
 
-def rank_matrix(values: Mapping[str, ArrayLike], k: int, *, replace: bool = False, maximise: bool = False) -> Floats:
+def rank_matrix(
+    values: Mapping[str, ArrayLike] | Sequence[ArrayLike], k: int, *, replace: bool = False, maximise: bool = False
+) -> Floats:
     """P(the best of k of the optimizer of the row is better than that of the column), ties halved: 1/2 on the diagonal.
 
     Args:
-        values: of the trials of each optimizer.
+        values: of the trials of each optimizer, by its name or in a row, such as [optimizers, trials].
         k: the budget.
         replace, maximise: as of ``best_of``.
 
     Returns:
         [optimizers, optimizers], in the order of ``values``; an entry and its mirror image sum to 1.
     """
-    names = list(values)
-    matrix = np.full((len(names), len(names)), 0.5)
-    for i, one in enumerate(names):
-        for j in range(i):
-            matrix[i, j] = beats(values[one], values[names[j]], [k], replace=replace, maximise=maximise)[0]
+    rows = list(values.values() if isinstance(values, Mapping) else values)
+    matrix = np.full((len(rows), len(rows)), 0.5)
+    for i, one in enumerate(rows):
+        for j, other in enumerate(rows[:i]):
+            matrix[i, j] = beats(one, other, [k], replace=replace, maximise=maximise)[0]
             matrix[j, i] = 1 - matrix[i, j]
     return matrix
 
@@ -199,12 +201,12 @@ def gap(
     k = _told("gap", budgets, pair, level)
     of_one, of_other = band(pair.one, k, level=level), band(pair.other, k, level=level)
     estimate = _minus(of_one.estimate, of_other.estimate)
-    with np.errstate(invalid="ignore"):  # infinity minus infinity
+    with np.errstate(invalid="ignore", over="ignore"):  # infinity minus infinity; numbers that are nearly infinite
         below = np.hypot(of_one.estimate - of_one.low, of_other.high - of_other.estimate)
         above = np.hypot(of_one.high - of_one.estimate, of_other.estimate - of_other.low)
-    finite = np.isfinite(estimate) & np.isfinite(below) & np.isfinite(above)
-    low = np.where(finite, estimate - np.where(finite, below, 0.0), _minus(of_one.low, of_other.high))
-    high = np.where(finite, estimate + np.where(finite, above, 0.0), _minus(of_one.high, of_other.low))
+        finite = np.isfinite(estimate) & np.isfinite(below) & np.isfinite(above)
+        low = np.where(finite, estimate - below, _minus(of_one.low, of_other.high))
+        high = np.where(finite, estimate + above, _minus(of_one.high, of_other.low))
     return Band(k, estimate, low, high)
 
 
@@ -217,7 +219,7 @@ def _told(owner: str, budgets: Sequence[int] | Ints | None, pair: _Pair, level: 
 
 def _minus(one: Floats, other: Floats) -> Floats:
     """Differences, which are 0 between equal infinities."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         return np.where(one == other, 0.0, one - other)
 
 

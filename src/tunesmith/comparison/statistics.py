@@ -237,7 +237,9 @@ def band(
     if percentile:
         estimate, low, high = _percentile_band(found, k, statistic, level, draws, seed)
     elif statistic == "mean":
-        estimate, low, high = _studentised_band(found, k, level, draws, seed)
+        scale = size(found)
+        with np.errstate(over="ignore"):  # ends beyond all numbers are infinite
+            estimate, low, high = (scale * ends for ends in _studentised_band(found / scale, k, level, draws, seed))
     else:
         estimate, low, high = _ordered_band(found, k, level)
     return Band(k, -estimate, -high, -low) if maximise else Band(k, estimate, low, high)
@@ -286,8 +288,8 @@ def _at(values: Floats, places: Floats) -> Floats:
     share = np.clip(places - below, 0, 1)
     left, right = values[below - 1], values[above - 1]
     with np.errstate(invalid="ignore"):  # a share of 0 of infinity
-        between = np.where(share * (right != left) > 0, left + share * (right - left), left)
-    between = np.where(np.isinf(left), left, between)
+        between = np.clip((1 - share) * left + share * right, left, right)
+    between = np.where((share == 0) | (left == right), left, between)
     return np.where(places < 1, -np.inf, np.where(places > n, np.inf, between))
 
 
@@ -386,10 +388,9 @@ def trials(owner: str, values: ArrayLike, maximise: bool = False) -> Floats:
         ValueError: there are none, they are not one number a trial, one is NaN, or one is better than every number.
     """
     check.flag(owner, maximise=maximise)
-    try:
-        found = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"{owner}: values must be one number for every trial") from None
+    found = numbers(values)
+    if found is None:
+        raise TypeError(f"{owner}: values must be one number for every trial")
     if found.ndim != 1 or not len(found):
         raise ValueError(f"{owner}: values of shape {found.shape}: give one number for each of at least one trial")
     worst = "-inf" if maximise else "inf"
@@ -404,6 +405,21 @@ def trials(owner: str, values: ArrayLike, maximise: bool = False) -> Floats:
             f"{owner}: value {endless[0]} is {which}, better than every number: write {worst} for a trial that diverged"
         )
     return found
+
+
+def size(values: Floats) -> float:
+    """The power of 2 below the largest finite absolute value [n], so that values divided by it can be squared."""
+    largest = float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
+    return math.ldexp(1.0, math.frexp(largest or 1.0)[1] - 1)
+
+
+def numbers(values: ArrayLike) -> Floats | None:
+    """Values as an array of its own, None if they are no numbers: text, nothing at all, rows of different lengths."""
+    try:
+        found = np.asarray(values)
+    except (TypeError, ValueError):
+        return None
+    return found.astype(np.float64) if found.dtype.kind in "iuf" else None
 
 
 def checked_budgets(owner: str, budgets: Any, n: int, replace: bool) -> Ints:
