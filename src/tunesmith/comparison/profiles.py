@@ -18,7 +18,7 @@ from tunesmith.comparison.statistics import Floats, numbers
 LIMIT = 4.0  #: AlgoPerf counts what takes longer than this many times the best one as not solved
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Profile:
     """On which share of the workloads an optimizer is within a factor of the best one, for every factor.
 

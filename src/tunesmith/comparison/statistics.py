@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -37,7 +37,7 @@ BLOCK = 64  #: budgets that are worked on at once, so that tables stay small
 ROUNDING = 1e-9  #: sums of probabilities are taken for a quantile's level where they miss it by less
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curve:
     """The distribution of the best of k trials; one entry for each budget k, in the units of the values.
 
@@ -54,10 +54,10 @@ class Curve:
     median: Floats
     low: Floats
     high: Floats
-    note: str = field(default="", compare=False)
+    note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Band:
     """An estimate for each budget k and its interval; ``low`` and ``high`` are infinite where there is no bound."""
 
@@ -222,7 +222,7 @@ def band(
     Args:
         values, budgets, maximise: as of ``best_of``; k may be larger than n for the median.
         level: probability that an interval covers.
-        draws, seed: of the bootstrap.
+        draws, seed: of the bootstrap, which takes O(draws n) for each budget.
 
     Raises:
         ValueError: as ``best_of``; k > n unless it is the median by order statistics.
@@ -274,9 +274,9 @@ def _place(n: int, quantile: Floats, chance: float) -> Floats:
     """
     low, high = np.zeros_like(quantile), np.full_like(quantile, n + 1)
     for _ in range(60):
-        middle = (low + high) / 2
-        below = betainc(middle, n + 1 - middle, quantile) > chance
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
+        place = (low + high) / 2
+        below = betainc(place, n + 1 - place, quantile) > chance
+        low, high = np.where(below, place, low), np.where(below, high, place)
     return (low + high) / 2
 
 
