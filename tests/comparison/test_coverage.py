@@ -37,7 +37,7 @@ def test_of_a_probability_near_one():
 
 @pytest.mark.parametrize("power", [1.0, 1.7])
 def test_of_the_gap(power):
-    found = coverage["of_pair"]("gap", power, 50, [1, 2, 4, 8], 1000, draws=300)
+    found = coverage["of_pair"]("gap", power, 50, [1, 2, 4, 8], 1000)
     assert ((found > 0.87) & (found < 0.96)).all(), found
 
 

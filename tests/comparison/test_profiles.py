@@ -99,6 +99,7 @@ def test_a_speed_up():
         ([[1.0, np.nan]], ValueError, "NaN: write inf where the target was not reached"),
         ([[1.0, 0.0]], ValueError, r"0\.0 is not over 0"),
         ([[1.0], [1.0, 2.0]], TypeError, "as many in each row"),
+        ([["1"]], TypeError, "times must be numbers"),
         ([["fast"]], TypeError, "times must be numbers"),
     ],
 )

@@ -86,6 +86,7 @@ def test_the_matrix_of_ranks():
     assert matrix[1, 0] > 0.9
     np.testing.assert_allclose(matrix[1, 2], 0.5)
     np.testing.assert_array_equal(rank_matrix({"a": [1.0]}, 1), [[0.5]])
+    np.testing.assert_array_equal(rank_matrix(np.array(list(values.values())), 4), matrix)
     upside_down = {name: -each for name, each in values.items()}
     np.testing.assert_allclose(rank_matrix(upside_down, 4, maximise=True), matrix)
 
@@ -122,10 +123,30 @@ def test_the_gap_is_the_difference_of_the_medians():
     found = gap(one, other)
     budgets = np.arange(1, reach(50) + 1)
     np.testing.assert_array_equal(found.budgets, budgets)
-    np.testing.assert_allclose(found.estimate, best_of(one, budgets).median - best_of(other, budgets).median)
+    np.testing.assert_allclose(
+        found.estimate, best_of(one, budgets, replace=True).median - best_of(other, budgets, replace=True).median
+    )
     assert (found.low <= found.high).all()
     up = gap(-one, -other, maximise=True)
     np.testing.assert_array_equal([up.estimate, up.low, up.high], [found.estimate, found.low, found.high])
+
+
+def test_a_gap_with_infinite_ends():
+    beyond = gap(np.arange(20), np.arange(20), [reach(20), reach(20) + 1, 100])
+    assert np.isfinite(beyond.low).tolist() == np.isfinite(beyond.high).tolist() == [True, False, False]
+    often = [np.inf] * 9 + [1.0] * 11  # the upper end of its median is infinite
+    found = gap(often, [2.0] * 20, [1])
+    assert (found.estimate[0], found.low[0], found.high[0]) == (-1.0, -1.0, np.inf)
+    assert gap(often, often, [1]).low[0] == -np.inf
+    assert gap(often, [np.inf] * 20, [1]).high[0] == 0.0
+
+
+@given(many, many)
+def test_gaps_hold_the_estimate_and_change_sides(one, other):
+    found, turned = gap(one, other), gap(other, one)
+    assert (found.low <= found.estimate).all()
+    assert (found.estimate <= found.high).all()
+    np.testing.assert_allclose(found.low, -turned.high, atol=1e-12)
 
 
 def test_from_where_on_the_wide_search_pays():
@@ -133,7 +154,7 @@ def test_from_where_on_the_wide_search_pays():
     places = (np.arange(200) + 0.5) / 200
     wide, narrow = places, 0.2 + 0.1 * places
     found = crossing(wide, narrow)
-    medians = best_of(wide).median <= best_of(narrow).median
+    medians = best_of(wide, replace=True).median <= best_of(narrow, replace=True).median
     assert found.budget == 1 + np.flatnonzero(~medians[: reach(200)])[-1] + 1
     assert 1 < found.low <= found.budget <= found.high < found.largest == reach(200)
     back = crossing(narrow, wide)
@@ -148,7 +169,7 @@ def test_from_where_on_the_wide_search_pays():
     [
         ([], [1.0], {}, ValueError, "at least one trial"),
         ([1.0], [np.nan], {}, ValueError, "value 0 is NaN: write inf"),
-        ([1.0, 2.0], [1.0], {"budgets": [2]}, ValueError, "a budget of 2 is more than the 1 trials"),
+        ([1.0, 2.0], [1.0], {"budgets": [0]}, ValueError, "must be at least 1"),
         ([1.0], [1.0], {"maximise": "yes"}, TypeError, "True or False"),
     ],
 )
@@ -164,8 +185,12 @@ def test_other_refusals():
         beats([1.0], [1.0], ties=2)
     with pytest.raises(ValueError, match="margin=-1"):
         crossing([1.0], [1.0], margin=-1)
+    for function in (beats, beats_band):
+        with pytest.raises(ValueError, match="a budget of 2 is more than the 1 trials"):
+            function([1.0, 2.0], [1.0], [2])
     for function in (beats_band, gap, crossing):
         with pytest.raises(ValueError, match="level=0"):
             function([1.0], [1.0], level=0)
+    for function in (beats_band, crossing):
         with pytest.raises(ValueError, match="draws=0"):
             function([1.0], [1.0], draws=0)

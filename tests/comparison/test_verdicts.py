@@ -56,7 +56,8 @@ def test_pays():
 def test_beyond_what_the_trials_tell():
     for found in (no_worse(PLACES, PLACES + 1, 24), better(PLACES, PLACES + 1, 24), pays(PLACES, PLACES + 1, [1, 24])):
         assert (found.answer, found.reason) == ("cannot be told", "100 trials tell of the best of 23 at most")
-    assert better([1.0, 2.0], [3.0, 4.0], 1).reason == "2 trials tell of the best of 0 at most"
+    assert better([1.0, 2.0], [3.0, 4.0], 1).reason == "2 trials cannot tell"
+    assert no_worse([1.0], [2.0], 5).reason == "1 trial cannot tell"
 
 
 def test_what_is_refused():
@@ -64,7 +65,9 @@ def test_what_is_refused():
         with pytest.raises(ValueError, match="margin=-1 must be at least 0"):
             call()
     for function in (no_worse, better):
-        with pytest.raises(ValueError, match="a budget of 2 is more than the 1 trials"):
-            function([1.0], [1.0], 2)
+        with pytest.raises(ValueError, match="k=0 must be at least 1"):
+            function([1.0], [1.0], 0)
+        with pytest.raises(TypeError, match=r"k=1\.5"):
+            function([1.0], [1.0], 1.5)
         with pytest.raises(ValueError, match="NaN"):
             function([np.nan], [1.0], 1)

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tunesmith import check
-from tunesmith.comparison.statistics import Floats
+from tunesmith.comparison.statistics import Floats, numbers
 
 LIMIT = 4.0  #: AlgoPerf counts what takes longer than this many times the best one as not solved
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Profile:
     """On which share of the workloads an optimizer is within a factor of the best one, for every factor.
 
@@ -136,7 +136,7 @@ def _times(times: ArrayLike) -> Floats:
 
 
 def _numbers(times: ArrayLike) -> Floats:
-    try:
-        return np.array(times, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError("times must be numbers, as many in each row") from None
+    found = numbers(times)
+    if found is None:
+        raise TypeError("times must be numbers, as many in each row")
+    return found

@@ -22,17 +22,17 @@ from tunesmith.comparison.statistics import (
     Band,
     Floats,
     Ints,
+    band,
     blocks,
     checked_budgets,
     jackknife,
+    middle,
     percentiles,
-    position,
     rank,
     reach,
     resamples,
     survival,
     trials,
-    weights,
 )
 from tunesmith.rng import stream
 
@@ -93,9 +93,9 @@ def beats_band(
     n), the bound where n / k searches of k trials each were all won; likewise near 0. Beyond ``reach(n)`` of the
     smaller number of trials n the interval is open, from 0 to 1.
 
-    Coverage of 90% intervals where k is within reach, n = 20, 50 and 100 trials of each (4000 samples): 0.90 to 0.93
+    Coverage of 90% intervals where k is within reach, n = 20, 50 and 100 trials of each (4000 samples): 0.90 to 0.92
     where the probability is 0.5 to 0.8 and k <= n / 10; 0.90 to 0.97 else, over 0.93 where estimates come near to 1 and
-    the rule for that makes intervals wide. By percentiles 0.82 to 0.92, least where k is not small beside n.
+    the rule for that makes intervals wide. By percentiles 0.83 to 0.92, least where k is not small beside n.
 
     Args:
         one, other, budgets, ties, maximise: as of ``beats``.
@@ -148,22 +148,24 @@ def _logistic_band(pair: _Pair, budgets: Ints, estimate: Floats, level: float) -
     return lows, highs
 
 
-def rank_matrix(values: Mapping[str, ArrayLike], k: int, *, replace: bool = False, maximise: bool = False) -> Floats:
+def rank_matrix(
+    values: Mapping[str, ArrayLike] | Sequence[ArrayLike], k: int, *, replace: bool = False, maximise: bool = False
+) -> Floats:
     """P(the best of k of the optimizer of the row is better than that of the column), ties halved: 1/2 on the diagonal.
 
     Args:
-        values: of the trials of each optimizer.
+        values: of the trials of each optimizer, by its name or in a row, such as [optimizers, trials].
         k: the budget.
         replace, maximise: as of ``best_of``.
 
     Returns:
         [optimizers, optimizers], in the order of ``values``; an entry and its mirror image sum to 1.
     """
-    names = list(values)
-    matrix = np.full((len(names), len(names)), 0.5)
-    for i, one in enumerate(names):
-        for j in range(i):
-            matrix[i, j] = beats(values[one], values[names[j]], [k], replace=replace, maximise=maximise)[0]
+    rows = list(values.values() if isinstance(values, Mapping) else values)
+    matrix = np.full((len(rows), len(rows)), 0.5)
+    for i, one in enumerate(rows):
+        for j, other in enumerate(rows[:i]):
+            matrix[i, j] = beats(one, other, [k], replace=replace, maximise=maximise)[0]
             matrix[j, i] = 1 - matrix[i, j]
     return matrix
 
@@ -174,30 +176,51 @@ def gap(
     budgets: Sequence[int] | Ints | None = None,
     *,
     level: float = LEVEL,
-    draws: int = DRAWS,
-    seed: int = 0,
     maximise: bool = False,
 ) -> Band:
-    """By how much one is worse: the difference of the medians of the best of k trials, with its bootstrap interval.
+    """By how much one is worse: the difference of the medians of the best of k trials, with its interval.
 
-    Over 0 where one is worse than the other (also with ``maximise``). Both diverged are no difference. The interval is
-    from 5 to 95% of the gaps of resampled trials. Coverage where k is within reach, n = 20, 50 and 100 trials of each
-    (1000 samples): 0.92 to 0.94 of equal optimizers, 0.86 to 0.94 of different ones, least where k is near the reach.
+    Over 0 where one is worse than the other (also with ``maximise``). Both diverged are no difference. The interval
+    comes from those of the two medians in ``band``: the distances of the ends from the estimates are added as if they
+    were standard errors (Zou and Donner 2008, "Construction of confidence limits about effect measures: a general
+    approach"); where one of them is infinite, the ends themselves are subtracted, which is wider.
+
+    Coverage of 90% intervals where k is within reach, n = 20, 50 and 100 trials of each (4000 samples): 0.92 to 0.95 of
+    equal optimizers, 0.90 to 0.93 of different ones.
 
     Args:
         one, other, maximise: as of ``beats``.
         budgets: the k that are asked for; up to the ``reach`` of the smaller number of trials unless given, beyond
-            which the trials do not tell.
-        level, draws, seed: as of ``band``.
+            which the interval is open.
+        level: probability that an interval covers.
+
+    Raises:
+        ValueError: as ``best_of``; k may be larger than the numbers of trials.
     """
     pair = _Pair("gap", one, other, 0.5, maximise)
-    check.inside("gap", 0, 1, level=level)
-    check.whole("gap", 1, draws=draws)
-    given = range(1, max(1, reach(pair.least, level)) + 1) if budgets is None else budgets
-    k = checked_budgets("gap", given, pair.least, replace=False)
-    estimate, drawn = _gaps(pair, k, draws, seed)
-    low, high = percentiles(drawn, level)
+    k = _told("gap", budgets, pair, level)
+    of_one, of_other = band(pair.one, k, level=level), band(pair.other, k, level=level)
+    estimate = _minus(of_one.estimate, of_other.estimate)
+    with np.errstate(invalid="ignore", over="ignore"):  # infinity minus infinity; numbers that are nearly infinite
+        below = np.hypot(of_one.estimate - of_one.low, of_other.high - of_other.estimate)
+        above = np.hypot(of_one.high - of_one.estimate, of_other.estimate - of_other.low)
+        finite = np.isfinite(estimate) & np.isfinite(below) & np.isfinite(above)
+        low = np.where(finite, estimate - below, _minus(of_one.low, of_other.high))
+        high = np.where(finite, estimate + above, _minus(of_one.high, of_other.low))
     return Band(k, estimate, low, high)
+
+
+def _told(owner: str, budgets: Sequence[int] | Ints | None, pair: _Pair, level: float) -> Ints:
+    """The budgets, checked; unless given all for which the trials bound the medians from both sides, and at least 1."""
+    check.inside(owner, 0, 1, level=level)
+    given = range(1, max(1, reach(pair.least, level)) + 1) if budgets is None else budgets
+    return checked_budgets(owner, given, pair.least, replace=True)
+
+
+def _minus(one: Floats, other: Floats) -> Floats:
+    """Differences, which are 0 between equal infinities."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(one == other, 0.0, one - other)
 
 
 @dataclass(frozen=True)
@@ -229,8 +252,13 @@ def crossing(
 ) -> Crossing:
     """The smallest k from which on the median of the best of k of one is no worse than that of the other.
 
+    The interval is from 5 to 95% of what resampled trials of both say. It covers the true k in 0.85 to 1.00 of all
+    cases, least where that is near the largest budget (1000 samples of uniform values in a wide and a narrow range, n =
+    20, 50 and 100).
+
     Args:
-        one, other, budgets, level, draws, seed, maximise: as of ``gap``.
+        one, other, budgets, level, maximise: as of ``gap``.
+        draws, seed: of the bootstrap.
         margin: differences up to this, in the units of the values, are none.
 
     Raises:
@@ -240,10 +268,8 @@ def crossing(
     check.real("crossing", margin=margin)
     if margin < 0:
         raise ValueError(f"crossing: margin={margin} must be at least 0")
-    check.inside("crossing", 0, 1, level=level)
     check.whole("crossing", 1, draws=draws)
-    given = range(1, max(1, reach(pair.least, level)) + 1) if budgets is None else budgets
-    k = checked_budgets("crossing", given, pair.least, replace=False)
+    k = _told("crossing", budgets, pair, level)
     estimate, drawn = _gaps(pair, k, draws, seed)
     low, high = percentiles(_first(drawn <= margin, k), level)
     return Crossing(float(_first(estimate[None] <= margin, k)[0]), float(low), float(high), int(k[-1]))
@@ -260,12 +286,11 @@ def _gaps(pair: _Pair, budgets: Ints, draws: int, seed: int) -> tuple[Floats, Fl
     """Differences of the medians of the best of k [b] of two optimizers, and those of resampled trials [draws, b]."""
     medians = []
     for values, name in ((pair.one, "one"), (pair.other, "other")):
-        at = np.concatenate([position(weights(len(values), block, replace=False), 0.5) for block in blocks(budgets)])
-        drawn = resamples(values, draws, seed, f"gap/{name}")
-        medians.append(np.concatenate([np.sort(values)[None, at], drawn[:, at]]))
-    one, other = medians
-    with np.errstate(invalid="ignore"):  # the infinity of one against that of the other
-        gaps = np.where(one == other, 0.0, one - other)
+        at = middle(len(values), budgets)
+        medians.append(
+            np.concatenate([np.sort(values)[None, at], resamples(values, draws, seed, f"gap/{name}")[:, at]])
+        )
+    gaps = _minus(medians[0], medians[1])
     return gaps[0], gaps[1:]
 
 

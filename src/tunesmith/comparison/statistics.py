@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -37,7 +37,7 @@ BLOCK = 64  #: budgets that are worked on at once, so that tables stay small
 ROUNDING = 1e-9  #: sums of probabilities are taken for a quantile's level where they miss it by less
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curve:
     """The distribution of the best of k trials; one entry for each budget k, in the units of the values.
 
@@ -54,10 +54,10 @@ class Curve:
     median: Floats
     low: Floats
     high: Floats
-    note: str = field(default="", compare=False)
+    note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Band:
     """An estimate for each budget k and its interval; ``low`` and ``high`` are infinite where there is no bound."""
 
@@ -222,7 +222,7 @@ def band(
     Args:
         values, budgets, maximise: as of ``best_of``; k may be larger than n for the median.
         level: probability that an interval covers.
-        draws, seed: of the bootstrap.
+        draws, seed: of the bootstrap, which takes O(draws n) for each budget.
 
     Raises:
         ValueError: as ``best_of``; k > n unless it is the median by order statistics.
@@ -237,7 +237,9 @@ def band(
     if percentile:
         estimate, low, high = _percentile_band(found, k, statistic, level, draws, seed)
     elif statistic == "mean":
-        estimate, low, high = _studentised_band(found, k, level, draws, seed)
+        scale = size(found)
+        with np.errstate(over="ignore"):  # ends beyond all numbers are infinite
+            estimate, low, high = (scale * ends for ends in _studentised_band(found / scale, k, level, draws, seed))
     else:
         estimate, low, high = _ordered_band(found, k, level)
     return Band(k, -estimate, -high, -low) if maximise else Band(k, estimate, low, high)
@@ -246,11 +248,23 @@ def band(
 def _ordered_band(values: Floats, budgets: Ints, level: float) -> tuple[Floats, Floats, Floats]:
     """The median of the best of k as a quantile of sorted values [n], and its interval by order statistics."""
     n = len(values)
-    quantile = -np.expm1(np.log(0.5) / budgets)
-    estimate = values[np.ceil(n * quantile - ROUNDING).astype(int) - 1]
+    quantile = _quantile(budgets)
+    estimate = values[middle(n, budgets)]
     low = _at(values, _place(n, quantile, (1 + level) / 2))
     high = _at(values, _place(n, quantile, (1 - level) / 2))
     return estimate, low, high
+
+
+def _quantile(budgets: Ints) -> Floats:
+    """Which quantile of a single trial is the median of the best of k [b]: 1 - (1/2)^(1/k)."""
+    found: Floats = -np.expm1(np.log(0.5) / budgets)
+    return found
+
+
+def middle(n: int, budgets: Ints) -> Ints:
+    """Which of n sorted trials, counted from 0, estimates the median of the best of k new ones [b]."""
+    found: Ints = np.ceil(n * _quantile(budgets) - ROUNDING).astype(np.int64) - 1
+    return found
 
 
 def _place(n: int, quantile: Floats, chance: float) -> Floats:
@@ -260,9 +274,9 @@ def _place(n: int, quantile: Floats, chance: float) -> Floats:
     """
     low, high = np.zeros_like(quantile), np.full_like(quantile, n + 1)
     for _ in range(60):
-        middle = (low + high) / 2
-        below = betainc(middle, n + 1 - middle, quantile) > chance
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
+        place = (low + high) / 2
+        below = betainc(place, n + 1 - place, quantile) > chance
+        low, high = np.where(below, place, low), np.where(below, high, place)
     return (low + high) / 2
 
 
@@ -274,8 +288,8 @@ def _at(values: Floats, places: Floats) -> Floats:
     share = np.clip(places - below, 0, 1)
     left, right = values[below - 1], values[above - 1]
     with np.errstate(invalid="ignore"):  # a share of 0 of infinity
-        between = np.where(share * (right != left) > 0, left + share * (right - left), left)
-    between = np.where(np.isinf(left), left, between)
+        between = np.clip((1 - share) * left + share * right, left, right)
+    between = np.where((share == 0) | (left == right), left, between)
     return np.where(places < 1, -np.inf, np.where(places > n, np.inf, between))
 
 
@@ -374,10 +388,9 @@ def trials(owner: str, values: ArrayLike, maximise: bool = False) -> Floats:
         ValueError: there are none, they are not one number a trial, one is NaN, or one is better than every number.
     """
     check.flag(owner, maximise=maximise)
-    try:
-        found = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"{owner}: values must be one number for every trial") from None
+    found = numbers(values)
+    if found is None:
+        raise TypeError(f"{owner}: values must be one number for every trial")
     if found.ndim != 1 or not len(found):
         raise ValueError(f"{owner}: values of shape {found.shape}: give one number for each of at least one trial")
     worst = "-inf" if maximise else "inf"
@@ -392,6 +405,21 @@ def trials(owner: str, values: ArrayLike, maximise: bool = False) -> Floats:
             f"{owner}: value {endless[0]} is {which}, better than every number: write {worst} for a trial that diverged"
         )
     return found
+
+
+def size(values: Floats) -> float:
+    """The power of 2 below the largest finite absolute value [n], so that values divided by it can be squared."""
+    largest = float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
+    return math.ldexp(1.0, math.frexp(largest or 1.0)[1] - 1)
+
+
+def numbers(values: ArrayLike) -> Floats | None:
+    """Values as an array of its own, None if they are no numbers: text, nothing at all, rows of different lengths."""
+    try:
+        found = np.asarray(values)
+    except (TypeError, ValueError):
+        return None
+    return found.astype(np.float64) if found.dtype.kind in "iuf" else None
 
 
 def checked_budgets(owner: str, budgets: Any, n: int, replace: bool) -> Ints:

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from tunesmith import check
 from tunesmith.comparison.ranks import beats, beats_band, crossing, gap
-from tunesmith.comparison.statistics import DRAWS, LEVEL, Ints, reach
+from tunesmith.comparison.statistics import DRAWS, LEVEL, Ints, reach, trials
 
 Answer = Literal["holds", "does not hold", "cannot be told"]
 
@@ -43,8 +42,6 @@ def no_worse(
     names: tuple[str, str] = ("the general optimizer", "the special one"),
     margin: float = 0.0,
     level: float = LEVEL,
-    draws: int = DRAWS,
-    seed: int = 0,
     maximise: bool = False,
 ) -> Verdict:
     """Whether an optimizer is no worse than one that it contains, by the median of the best of k trials.
@@ -58,7 +55,7 @@ def no_worse(
         k: the budget; at most the ``reach`` of the smaller number of trials, beyond which it cannot be told.
         names: of the two in the claim.
         margin: how much worse still counts as no worse, in the units of the values.
-        level, draws, seed, maximise: as of ``gap``.
+        level, maximise: as of ``gap``.
 
     Raises:
         TypeError, ValueError: as ``gap``, or the margin is under 0.
@@ -66,16 +63,19 @@ def no_worse(
     check.real("no_worse", margin=margin)
     if margin < 0:
         raise ValueError(f"no_worse: margin={margin} must be at least 0")
-    found = gap(general, special, [k], level=level, draws=draws, seed=seed, maximise=maximise)
-    estimate, low, high = float(found.estimate[0]), float(found.low[0]), float(found.high[0])
-    equal = float(beats(general, special, [k], ties=1.0, maximise=maximise)[0])
+    told = _told("no_worse", general, special, level, maximise)
+    check.whole("no_worse", 1, k=k)
     within = f" by more than {margin:g}" if margin else ""
     claim = f"with {k} trial{'s' * (k > 1)} {names[0]} is no worse than {names[1]}{within}"
-    reason = f"{_difference(estimate, low, high, level)}; at least as good with probability {equal:.2f}"
-    least = min(np.size(general), np.size(special))
-    if k > reach(least, level):
-        return Verdict(claim, "cannot be told", f"{least} trials tell of the best of {reach(least, level)} at most")
-    return Verdict(claim, _answer(low - margin, high - margin), reason)
+    if k > told.largest:
+        return Verdict(claim, "cannot be told", str(told))
+    found = gap(general, special, [k], level=level, maximise=maximise)
+    estimate, low, high = float(found.estimate[0]), float(found.low[0]), float(found.high[0])
+    equal = float(beats(general, special, [k], ties=1.0, maximise=maximise)[0])
+    answer: Answer = "holds" if high <= margin else "does not hold" if low > margin else "cannot be told"
+    interval = f"{_percent(level)} {low:.4g} to {high:.4g}; under 0 is better"
+    reason = f"its median is worse by {estimate:.4g}, {interval}; at least as good with probability {equal:.2f}"
+    return Verdict(claim, answer, reason)
 
 
 def better(
@@ -93,12 +93,13 @@ def better(
         one, other: values of trials [n], [m].
         k, names, level, maximise: as of ``no_worse``.
     """
+    told = _told("better", one, other, level, maximise)
+    check.whole("better", 1, k=k)
+    claim = f"with {k} trial{'s' * (k > 1)} {names[0]} is more often better than {names[1]}"
+    if k > told.largest:
+        return Verdict(claim, "cannot be told", str(told))
     found = beats_band(one, other, [k], level=level, maximise=maximise)
     estimate, low, high = float(found.estimate[0]), float(found.low[0]), float(found.high[0])
-    claim = f"with {k} trial{'s' * (k > 1)} {names[0]} is more often better than {names[1]}"
-    least = min(np.size(one), np.size(other))
-    if k > reach(least, level):
-        return Verdict(claim, "cannot be told", f"{least} trials tell of the best of {reach(least, level)} at most")
     answer: Answer = "holds" if low > 0.5 else "does not hold" if high <= 0.5 else "cannot be told"
     return Verdict(claim, answer, f"with probability {estimate:.2f}, {_percent(level)} {low:.2f} to {high:.2f}")
 
@@ -120,7 +121,8 @@ def pays(
     Args:
         general, special, margin: as of ``no_worse``.
         budgets: as of ``crossing``.
-        names, level, draws, seed, maximise: as of ``no_worse``.
+        names, maximise: as of ``no_worse``.
+        level, draws, seed: as of ``crossing``.
 
     Raises:
         TypeError, ValueError: as ``crossing``.
@@ -128,9 +130,9 @@ def pays(
     found = crossing(general, special, budgets, margin=margin, level=level, draws=draws, seed=seed, maximise=maximise)
     within = f" by more than {margin:g}" if margin else ""
     claim = f"from some budget on, up to {found.largest}, {names[0]} is no worse than {names[1]}{within}"
-    least = min(np.size(general), np.size(special))
-    if found.largest > reach(least, level):
-        return Verdict(claim, "cannot be told", f"{least} trials tell of the best of {reach(least, level)} at most")
+    told = _told("pays", general, special, level, maximise)
+    if found.largest > told.largest:
+        return Verdict(claim, "cannot be told", str(told))
     if math.isinf(found.low):
         answer: Answer = "does not hold"
     else:
@@ -139,14 +141,21 @@ def pays(
     return Verdict(claim, answer, f"{start}, {_percent(level)} {_budget(found.low)} to {_budget(found.high)}")
 
 
-def _answer(low: float, high: float) -> Answer:
-    """Whether a difference is 0 or under it, by its interval."""
-    return "holds" if high <= 0 else "does not hold" if low > 0 else "cannot be told"
+@dataclass(frozen=True)
+class _Told:
+    """How many trials the smaller side has, and the largest budget of which so many tell."""
+
+    trials: int
+    largest: int
+
+    def __str__(self) -> str:
+        few = f"{self.trials} trial{'s' * (self.trials > 1)}"
+        return f"{few} tell of the best of {self.largest} at most" if self.largest else f"{few} cannot tell"
 
 
-def _difference(estimate: float, low: float, high: float, level: float) -> str:
-    """A difference of medians in words."""
-    return f"its median is worse by {estimate:.4g}, {_percent(level)} {low:.4g} to {high:.4g}; under 0 is better"
+def _told(owner: str, one: ArrayLike, other: ArrayLike, level: float, maximise: bool) -> _Told:
+    least = min(len(trials(owner, values, maximise)) for values in (one, other))
+    return _Told(least, reach(least, level))
 
 
 def _percent(level: float) -> str:

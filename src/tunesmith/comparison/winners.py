@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
 from tunesmith import check
-from tunesmith.comparison.statistics import DRAWS, LEVEL, band, trials
+from tunesmith.comparison.statistics import DRAWS, LEVEL, band, size, trials
 
 MANY = 20  #: seeds from which on the bootstrap is taken; fewer have Student's t interval
 
@@ -80,11 +80,12 @@ def over_seeds(
     diverged = int(np.isinf(found).sum())
     if diverged:
         return Seeds(raw, math.nan, math.nan, math.nan, "none", diverged)
-    n, mean = len(found), float(found.mean())
+    n, scale = len(found), size(found)
+    mean = scale * float((found / scale).mean())
     if n == 1:
         return Seeds(raw, mean, -math.inf, math.inf, "none", 0)
     if n < MANY:
-        reach = float(stdtrit(n - 1, (1 + level) / 2)) * float(found.std(ddof=1)) / math.sqrt(n)
+        reach = float(stdtrit(n - 1, (1 + level) / 2)) * scale * float((found / scale).std(ddof=1)) / math.sqrt(n)
         return Seeds(raw, mean, mean - reach, mean + reach, "t", 0)
     of_one = band(found, [1], statistic="mean", level=level, draws=draws, seed=seed)
     return Seeds(raw, mean, float(of_one.low[0]), float(of_one.high[0]), "bootstrap", 0)
