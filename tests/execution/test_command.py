@@ -18,7 +18,7 @@ from jobs import checkpoint, job
 import tunesmith as ts
 import tunesmith.records
 from tunesmith import samplers, temporary
-from tunesmith.execution import Command, run
+from tunesmith.execution import Command, guard, run
 from tunesmith.schedulers import Median
 from tunesmith.temporary import alive
 
@@ -568,3 +568,21 @@ def test_a_parameter_that_no_argument_takes(arguments, unused, caplog):
     assert said == [f"no argument of the command takes {unused} it belongs, or read $TUNESMITH_CONFIG"] * 2 * bool(
         unused
     )
+
+
+def test_a_command_whose_guard_is_killed_as_it_starts_is_asked_again(tmp_path, monkeypatch):
+    """The system may end any process at any moment: that says nothing of the configuration."""
+    begin, killed = guard.Guard.__init__, []
+
+    def killed_at_first(self):
+        begin(self)
+        if not killed:
+            killed.append(self.group)
+            self._leader.kill()
+            self._leader.wait()
+
+    monkeypatch.setattr(guard.Guard, "__init__", killed_at_first)
+    program = Command([sys.executable, "-c", "import json; print(json.dumps(dict(loss=1.0)))", "{x}"])
+    study = ts.tune(program, {"x": ts.Float(0, 1)}, minimise="loss", trials=2, store=tmp_path / "s.db")
+    assert [trial.status for trial in study.trials] == ["complete"] * 2
+    assert len(killed) == 1

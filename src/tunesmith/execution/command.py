@@ -215,6 +215,8 @@ class Command:
                     stderr=errors, process_group=state.guard.group,
                 )  # fmt: skip
             except OSError as error:
+                if isinstance(error, PermissionError) and state.guard is not None and state.guard.lost:
+                    raise CrashedError(f"the command {arguments!r} was ended as it started") from None
                 raise TunesmithError(f"the command {arguments!r} can't be started: {error}") from None
         state.output = _lines(state.process)
 

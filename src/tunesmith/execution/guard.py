@@ -7,6 +7,7 @@ import signal
 import subprocess
 from contextlib import suppress
 
+_DYING = 0.1  # seconds within which a process that was killed is gone
 #: waits until nobody holds the other end of its pipe any more, and takes its whole group along
 _WATCH = "trap '' HUP INT QUIT TERM; read -r _; kill -s KILL 0"
 
@@ -32,6 +33,13 @@ class Guard:
         finally:
             os.close(reader)
         self.group = self._leader.pid
+
+    @property
+    def lost(self) -> bool:
+        """Whether its leader was killed from outside: then the group is none, and nobody can be started in it."""
+        with suppress(subprocess.TimeoutExpired):
+            self._leader.wait(_DYING)
+        return self._leader.returncode is not None
 
     def kill(self) -> None:
         """End all processes of the group."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tunesmith import temporary
 from tunesmith.execution.adapters import as_task
-from tunesmith.execution.base import ExecutionError, Executor, Report
+from tunesmith.execution.base import SAVES, ExecutionError, Executor, Report
 from tunesmith.execution.inline import Inline
 from tunesmith.execution.processes import Processes
 from tunesmith.execution.session import Options
@@ -148,9 +148,9 @@ def _check_start(run: _Run, report: Report, started: set[int]) -> None:
     """ExecutionError where a stretch has not begun with the state at the end of the one before."""
     begun, wanted = report.ask in started, run.stretches[0].start
     if not begun and report.metrics and report.start != wanted:
+        problem = f"this training code saves no state: {SAVES}" if run.source is None else report.warning.strip()
         raise ExecutionError(
-            f"the training with {run.name} and seed {run.seed} should go on from step {wanted}, but its state can't "
-            f"be read: {report.warning.strip() or 'it was not saved'}"
+            f"the training with {run.name} and seed {run.seed} should go on from step {wanted}, but {problem}"
         )
     started.add(report.ask)
 
