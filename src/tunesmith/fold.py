@@ -85,7 +85,9 @@ class Fold:
         """
         self.number += 1
         kind = type(event)
-        if kind is Told or kind is Failed or kind is Ended:
+        if kind is Told and not self.hearing:  # nearly all events of a log that is only looked at
+            self.trials.told(event)  # type: ignore[arg-type]
+        elif kind is Told or kind is Failed or kind is Ended:
             if self.trials.fold(event) and self.hearing:
                 self.news.append(News(self.number, event, self._heard(event)))  # type: ignore[arg-type]
         elif kind is Asked:

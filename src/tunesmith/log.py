@@ -16,7 +16,7 @@ from tunesmith.fold import Fold
 from tunesmith.records import AnyEvent
 from tunesmith.storage.base import Store, StoreError
 
-CHUNK = 4000  #: events that are read at once: a long log is never in memory as a whole where nothing is decided
+CHUNK = 2000  #: events that are read at once: a long log is never in memory as a whole where nothing is decided
 
 
 class Log:

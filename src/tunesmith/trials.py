@@ -175,10 +175,10 @@ class Trial:
         if last is None or not follows or last.metrics.keys() != told.keys():
             last = Report(event.ask, start, {name: [] for name in told}, array("d"))
             self.reports.append(last)
-        metrics, values = last.metrics, list[float | None]()
+        metrics, count = last.metrics, 0
         for name, values in told.items():
             metrics[name] += values
-        count = len(values)
+            count = len(values)
         if count == 1:
             last.spent.append(event.seconds)
         elif count:
@@ -278,11 +278,11 @@ class Trials(Sequence[Trial]):
             vanish and jobs that are therefore asked again, and of anything that comes from a worker that was
             given up.
         """
-        if self.touched is not None:
-            self.touched.add(event.trial)  # type: ignore[union-attr, arg-type]  # those without a trial do not come here
         kind = type(event)
         if kind is Told:
-            return self._told(event)  # type: ignore[arg-type]
+            return self.told(event)  # type: ignore[arg-type]
+        if self.touched is not None:
+            self.touched.add(event.trial)  # type: ignore[union-attr, arg-type]  # those without a trial do not come here
         if kind is Asked:
             return self._asked(event)  # type: ignore[arg-type]
         if kind is Checkpointed:
@@ -321,7 +321,10 @@ class Trials(Sequence[Trial]):
         self.running[trial.id] = trial
         return "retry" not in event.tags
 
-    def _told(self, event: Told) -> bool:
+    def told(self, event: Told) -> bool:
+        """Take in values: ``fold`` of the most frequent event."""
+        if self.touched is not None:
+            self.touched.add(event.trial)
         trial = self._trials[event.trial]
         if trial.ask != event.ask or trial.status != "running":
             return False
