@@ -418,3 +418,12 @@ def test_a_worker_does_at_its_end_what_processes_do(executor, tmp_path, capfd):
     made.close()
     assert {"begun", "goodbye", "late"} <= {path.name for path in tmp_path.iterdir()}
     assert capfd.readouterr() == ("no end of a line", "nor here")
+
+
+def test_a_worker_with_an_idle_pool_of_threads_ends_by_itself(executor):
+    made = executor(code.with_a_pool, workers=1)
+    made.submit(job(0, 0, 1))
+    collect(made)
+    process = made._workers[0].process
+    made.close()
+    assert process.returncode == 0  # it was not killed

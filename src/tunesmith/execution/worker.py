@@ -83,9 +83,7 @@ def _leave() -> NoReturn:
     """End without taking the interpreter down under training threads that are parked, or on their way out of C++ code:
     that would abort. All else that a process does at its end is done.
     """
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    threading._shutdown()  # type: ignore[attr-defined]  # ends the threads of pools, and joins those that are no daemons
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
